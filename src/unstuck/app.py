@@ -1,0 +1,80 @@
+"""The drop-in Celery: the one place that wires the parts together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import celery
+from kombu.utils.imports import symbol_by_name
+
+from unstuck import configuration
+from unstuck.profile import PUBLISH_SECONDS
+from unstuck.recorder.step import RecorderStep
+from unstuck.worker.steps import STEPS
+from unstuck.worker.task import with_our_task
+from unstuck.worker.watch import Watch
+
+CONSUMER = "unstuck.worker.consumer:Consumer"
+
+
+class Celery(celery.Celery):
+    """Celery whose tasks always end and whose messages are accounted for.
+
+    Takes the arguments of ``celery.Celery`` and behaves like it, with the safe defaults
+    of ``unstuck.profile`` under the project's own settings.
+    """
+
+    consumer_in_charge: Any = None
+    """The consumer of the worker that this process is, if it is one."""
+
+    watch: Watch | None = None
+    """What keeps the time limits of a pool that keeps none itself."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.steps["worker"].update((*STEPS, RecorderStep))
+
+    def _load_config(self) -> Any:
+        conf = super()._load_config()
+        configuration.add_profile(conf, {"worker_consumer": CONSUMER})
+        return conf
+
+    def create_task_cls(self) -> Any:
+        """The base class of this app's tasks."""
+        return self.subclass_with_self(
+            with_our_task(symbol_by_name(self.task_cls)),
+            name="Task",
+            attribute="_app",
+            keep_reduce=True,
+            abstract=True,
+        )
+
+    def _task_from_fun(
+        self,
+        fun: Callable[..., Any],
+        name: Any = None,
+        base: Any = None,
+        **options: Any,
+    ) -> Any:
+        # A base class of the project's own keeps its ways and gets ours beneath them.
+        base = with_our_task(base) if base else None
+        return super()._task_from_fun(fun, name=name, base=base, **options)
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """Register a class-based task, as Celery does."""
+        if not isinstance(task, type):
+            cls: Any = type(task)
+            task.__class__ = with_our_task(cls)
+        else:
+            task = with_our_task(task)
+        return super().register_task(task, **options)
+
+    def send_task(self, name: str, *args: Any, **options: Any) -> Any:
+        """Publish a task by name, as Celery does, but never wait without end.
+
+        Raises ``kombu.exceptions.OperationalError`` when the broker does not take it
+        within 10 seconds.
+        """
+        options.setdefault("confirm_timeout", PUBLISH_SECONDS)
+        return super().send_task(name, *args, **options)

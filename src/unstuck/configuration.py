@@ -1,0 +1,98 @@
+"""Where the value of a Celery setting comes from, and our layer among the others.
+
+Celery keeps its settings as a chain of mappings: what was set on the app, the
+project's own, and Celery's defaults. Our defaults go right before Celery's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unstuck.profile import PROFILE, Default, transport_options
+
+MISSING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """One setting: its value and who said so."""
+
+    name: str
+    value: Any
+    source: str
+
+
+def add_profile(conf: Any, wiring: Mapping[str, Any]) -> None:
+    """Lay our defaults, and what wires our parts in, under the project's settings.
+
+    ``conf`` is the loaded configuration of a Celery app.
+    """
+    layer = {**wiring, **{row.name: _with_aliases(conf, row) for row in PROFILE}}
+    url = conf.broker_url
+    layer["broker_transport_options"] = dict(transport_options(url))
+    own = given(conf, "broker_transport_options")
+    conf.maps.insert(len(conf.maps) - 1, layer)
+    conf.defaults.insert(len(conf.defaults) - 1, layer)
+    conf.__dict__["unstuck_layer"] = layer
+    if isinstance(own, Mapping):
+        # A dict is one value to Celery: without this, one own key would
+        # take all the timeouts away.
+        conf["broker_transport_options"] = {**transport_options(url), **own}
+
+
+def given(conf: Any, name: str) -> Any:
+    """What the project itself says of a setting, or ``MISSING``."""
+    for mapping in _own(conf):
+        for key in conf._to_keys(name):
+            try:
+                return mapping[key]
+            except KeyError:
+                continue
+    return MISSING
+
+
+def in_force(conf: Any) -> Iterator[InForce]:
+    """Every setting of the profile with its value and source."""
+    for row in PROFILE:
+        yield InForce(row.name, conf[row.name], _source(conf, row))
+    options = transport_options(conf.broker_url)
+    own = _project_options(conf)
+    for key, value in sorted({**options, **own}.items()):
+        source = "project" if key in own else "unstuck"
+        yield InForce(f"broker_transport_options[{key}]", value, source)
+
+
+def _own(conf: Any) -> list[Any]:
+    layer = conf.__dict__.get("unstuck_layer")
+    return [mapping for mapping in conf.maps[:-1] if mapping is not layer]
+
+
+def _with_aliases(conf: Any, row: Default) -> Any:
+    for alias in row.aliases:
+        value = given(conf, alias)
+        if value is not MISSING:
+            return value
+    return row.value
+
+
+def _source(conf: Any, row: Default) -> str:
+    prefix = conf.prefix or ""
+    for name in (row.name, *row.aliases):
+        if name in conf.changes:
+            return "app.conf"
+        if given(conf, name) is not MISSING:
+            return f"project: {(prefix + name).upper() if prefix else name}"
+    return "unstuck"
+
+
+def _project_options(conf: Any) -> Mapping[str, Any]:
+    for mapping in reversed(_own(conf)):
+        for key in conf._to_keys("broker_transport_options"):
+            try:
+                value = mapping[key]
+            except KeyError:
+                continue
+            return value if isinstance(value, Mapping) else {}
+    return {}

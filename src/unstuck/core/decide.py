@@ -1,0 +1,97 @@
+"""The rule table: what becomes of a message after its delivery ended.
+
+The only place that compares a count with a limit. Every observer of an ending calls
+it: the child (inside), main (beside) and whoever meets what a dead node left (outside).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from unstuck.core.backoff import doubled
+from unstuck.core.delivery import Delivery
+from unstuck.core.outcome import Ending, Outcome
+from unstuck.core.policy import Policy
+from unstuck.core.verdict import Ack, Bury, Reason, Requeue, Retry, Verdict
+
+FIRST_WAIT = timedelta(seconds=1)
+"""After the first loss, and before the second look at an unknown task."""
+
+LONGEST_WAIT = timedelta(seconds=30)
+
+
+def decide(
+    outcome: Outcome, delivery: Delivery, policy: Policy, now: datetime
+) -> Verdict:
+    """What becomes of the message of this delivery.
+
+    There is no default branch, so that an ending without a rule fails type checking.
+    """
+    match outcome.ending:
+        case (
+            Ending.SUCCEEDED
+            | Ending.IGNORED
+            | Ending.REVOKED
+            | Ending.EXPIRED
+            | Ending.RETRIED
+        ):
+            return Ack()
+        case Ending.FAILED:
+            return Bury(Reason.FAILED)
+        case Ending.SOFT_LIMIT:
+            if policy.retry_on_soft_limit:
+                return _retry_or_bury(Reason.SOFT_LIMIT, delivery, policy, now)
+            return Bury(Reason.SOFT_LIMIT)
+        case Ending.HARD_LIMIT:
+            if policy.retry_on_hard_limit:
+                return _retry_or_bury(Reason.HARD_LIMIT, delivery, policy, now)
+            return Bury(Reason.HARD_LIMIT)
+        case Ending.CHILD_LOST | Ending.NODE_LOST:
+            return _after_loss(outcome, delivery, policy, now)
+        case Ending.REJECTED:
+            return _after_reject(outcome, policy, now)
+        case Ending.UNKNOWN_TASK:
+            return _wait_for_deploy(delivery, policy, now)
+        case Ending.UNDECODABLE:
+            return Bury(Reason.UNDECODABLE)
+
+
+def _retry_or_bury(
+    reason: Reason, delivery: Delivery, policy: Policy, now: datetime
+) -> Verdict:
+    used_up = policy.max_retries is not None and delivery.attempt >= policy.max_retries
+    if used_up or policy.at_most_once:
+        return Bury(reason)
+    return Retry(now + policy.retry_delay.after(delivery.attempt, delivery.dice))
+
+
+def _after_reject(outcome: Outcome, policy: Policy, now: datetime) -> Verdict:
+    if outcome.requeue and not policy.at_most_once:
+        return Requeue(now)
+    return Bury(Reason.REJECTED)
+
+
+def _after_loss(
+    outcome: Outcome, delivery: Delivery, policy: Policy, now: datetime
+) -> Verdict:
+    if not outcome.started:
+        return Requeue(now)
+    stays_lost = (
+        outcome.ending is Ending.CHILD_LOST and not policy.rerun_after_child_lost
+    )
+    if policy.at_most_once or stays_lost:
+        return Bury(Reason.LOST)
+    if not outcome.is_strike:
+        return Requeue(now)
+    earlier = sum(now - strike <= policy.strike_window for strike in delivery.strikes)
+    if earlier + 1 >= policy.max_strikes:
+        return Bury(Reason.POISON)
+    return Requeue(now + doubled(FIRST_WAIT, earlier, LONGEST_WAIT))
+
+
+def _wait_for_deploy(delivery: Delivery, policy: Policy, now: datetime) -> Verdict:
+    waited = now - (delivery.unknown_since or now)
+    if waited >= policy.unknown_task_patience:
+        return Bury(Reason.UNKNOWN_TASK)
+    left = policy.unknown_task_patience - waited
+    return Requeue(now + min(max(waited, FIRST_WAIT), LONGEST_WAIT, left))

@@ -1,0 +1,89 @@
+"""A dead letter: the whole message and everything known of its end."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from unstuck.core.verdict import Reason
+from unstuck.letters.message import StoredMessage
+
+FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line \d+, in (?P<function>\S+)', re.M)
+FOREIGN = re.compile(r"[/\\](?:site-packages|dist-packages|lib[/\\]python[\d.]+)[/\\]")
+SEPARATOR = re.compile(r"[/\\]")
+FINGERPRINT_LENGTH = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """One buried delivery."""
+
+    message: StoredMessage
+    task_id: str
+    task_name: str
+    reason: Reason
+    buried_at: datetime
+    cause: str = ""
+    exception_type: str = ""
+    exception_message: str = ""
+    traceback: str = ""
+    stack: str = ""
+    waiting_for: str = ""
+    attempts: int = 1
+    """Runs of this task, the first one counted."""
+    deliveries: int = 1
+    """Hand-overs of this attempt, lost ones counted."""
+    node: str = ""
+    pid: int | None = None
+    runtime_seconds: float | None = None
+    rss_bytes: int | None = None
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    """One per burial: whoever archives a letter twice finds it by this."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What letters of the same trouble share: the reason and the guilty frame."""
+        frame = guilty_frame(self.stack or self.traceback)
+        parts = [self.reason.value, self.exception_type, frame or self.task_name]
+        return " | ".join(part for part in parts if part)[:FINGERPRINT_LENGTH]
+
+    def to_wire(self) -> dict[str, Any]:
+        """As plain data for the queue of dead letters."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields["message"] = self.message.to_wire()
+        fields["reason"] = self.reason.value
+        fields["buried_at"] = self.buried_at.isoformat()
+        return fields
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Letter:
+        """The inverse of ``to_wire``. Fields of a newer version are left out."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        fields = {name: value for name, value in wire.items() if name in known}
+        fields["message"] = StoredMessage.from_wire(fields["message"])
+        fields["reason"] = Reason(fields["reason"])
+        fields["buried_at"] = datetime.fromisoformat(fields["buried_at"])
+        return cls(**fields)
+
+
+def guilty_frame(traceback: str) -> str:
+    """The innermost frame of the project's own code, as ``function (dir/file.py)``.
+
+    Empty when there is none.
+    """
+    own = [frame for frame in _frames(traceback) if not FOREIGN.search(frame[0])]
+    if not own:
+        return ""
+    path, function = own[-1]
+    place = "/".join(SEPARATOR.split(path)[-2:])
+    return f"{function} ({place})"
+
+
+def _frames(traceback: str) -> Iterator[tuple[str, str]]:
+    for match in FRAME.finditer(traceback):
+        yield match["path"], match["function"]

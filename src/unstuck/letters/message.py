@@ -1,0 +1,96 @@
+"""A message as it was on the broker, apart from any connection."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import kombu
+
+KEPT_PROPERTIES = (
+    "correlation_id",
+    "reply_to",
+    "priority",
+    "delivery_mode",
+    "message_id",
+    "timestamp",
+    "type",
+    "user_id",
+    "app_id",
+)
+"""The message properties that belong to the message and not to one hand-over of it."""
+
+HANDOVER_HEADERS = frozenset({"redelivered", "x-delivery-count", "x-death"})
+"""Headers that brokers add when they hand a message over again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMessage:
+    """The body byte for byte, and all that is needed to publish it again."""
+
+    body: bytes
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    queue: str = ""
+
+    @classmethod
+    def of(cls, message: kombu.Message, queue: str) -> StoredMessage:
+        """The message that a consumer was handed from ``queue``."""
+        body = message.body if message.body is not None else b""
+        encoding = message.content_encoding or ""
+        return cls(
+            body=_as_bytes(body, encoding),
+            content_type=message.content_type or "application/octet-stream",
+            content_encoding=encoding,
+            headers={
+                name: value
+                for name, value in (message.headers or {}).items()
+                if name not in HANDOVER_HEADERS
+            },
+            properties={
+                name: message.properties[name]
+                for name in KEPT_PROPERTIES
+                if (message.properties or {}).get(name) is not None
+            },
+            queue=queue,
+        )
+
+    def with_headers(self, **changed: Any) -> StoredMessage:
+        """The same message with some headers set anew."""
+        return StoredMessage(
+            body=self.body,
+            content_type=self.content_type,
+            content_encoding=self.content_encoding,
+            headers={**self.headers, **changed},
+            properties=self.properties,
+            queue=self.queue,
+        )
+
+    def to_wire(self) -> dict[str, Any]:
+        """As plain data for a letter."""
+        return {
+            "body": base64.b64encode(self.body).decode("ascii"),
+            "content_type": self.content_type,
+            "content_encoding": self.content_encoding,
+            "headers": dict(self.headers),
+            "properties": dict(self.properties),
+            "queue": self.queue,
+        }
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> StoredMessage:
+        """The inverse of ``to_wire``."""
+        return cls(**{**wire, "body": base64.b64decode(wire["body"])})
+
+
+def _as_bytes(body: Any, encoding: str) -> bytes:
+    if isinstance(body, str):
+        try:
+            return body.encode(encoding or "utf-8")
+        except LookupError:
+            return body.encode("utf-8", "surrogateescape")
+    return bytes(body)

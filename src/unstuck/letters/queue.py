@@ -1,0 +1,96 @@
+"""The queue of dead letters, and publishing that says whether it worked.
+
+A letter is on the broker, durable and confirmed, before the original is acknowledged:
+no database is needed for nothing to be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import kombu
+from kombu.exceptions import OperationalError
+
+from unstuck.core.errors import BrokerUnreachable
+from unstuck.letters.letter import Letter
+from unstuck.letters.message import StoredMessage
+from unstuck.profile import PUBLISH_SECONDS
+
+NAME = "unstuck.dead"
+CONTENT_TYPE = "application/json"
+
+PERSISTENT = 2
+"""AMQP's delivery mode for what must survive a restart of the broker."""
+
+
+def dead_letter_queue() -> kombu.Queue:
+    """The durable queue that dead letters wait in until they are archived."""
+    return kombu.Queue(NAME, kombu.Exchange(""), routing_key=NAME, durable=True)
+
+
+def bury(app: Any, letter: Letter) -> None:
+    """Put a letter on the broker. Raises when the broker did not take it."""
+    _publish(
+        app,
+        letter.to_wire(),
+        serializer="json",
+        routing_key=NAME,
+        declare=[dead_letter_queue()],
+        delivery_mode=PERSISTENT,
+    )
+
+
+def put_back(
+    app: Any, message: StoredMessage, *, not_before: datetime | None = None
+) -> None:
+    """Publish a stored message to the queue that it came from, its body untouched.
+
+    Raises when the broker did not take it.
+    """
+    headers = dict(message.headers)
+    if not_before is not None:
+        headers["eta"] = not_before.isoformat()
+    _publish(
+        app,
+        message.body,
+        content_type=message.content_type,
+        content_encoding=message.content_encoding or None,
+        compression=headers.pop("compression", None),
+        headers=headers,
+        routing_key=message.queue,
+        **message.properties,
+    )
+
+
+def waiting(app: Any) -> int:
+    """How many letters wait on the broker to be archived.
+
+    Raises ``BrokerUnreachable`` when the broker cannot be asked.
+    """
+    try:
+        with app.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, timeout=PUBLISH_SECONDS)
+            declared = dead_letter_queue()(connection.default_channel).queue_declare()
+            return int(declared.message_count)
+    except (OperationalError, OSError) as error:
+        url = app.connection_for_read().as_uri()
+        message = f"The broker at {url} did not answer: {error}"
+        raise BrokerUnreachable(message) from error
+
+
+def _publish(app: Any, body: Any, **options: Any) -> None:
+    with app.producer_or_acquire() as producer:
+        publish: Callable[..., Any] = producer.publish
+        publish(
+            body,
+            exchange="",
+            # A queue that somebody deleted is an error, not a black hole (AMQP).
+            mandatory=True,
+            retry=True,
+            retry_policy=dict(app.conf.task_publish_retry_policy),
+            timeout=PUBLISH_SECONDS,
+            confirm_timeout=PUBLISH_SECONDS,
+            **options,
+        )

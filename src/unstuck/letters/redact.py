@@ -1,0 +1,75 @@
+"""Arguments as they may be shown and stored."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+REDACTED = "[redacted]"
+
+
+def redacted_kwargs(kwargs: Mapping[str, Any], names: Iterable[str]) -> Any:
+    """The keyword arguments without the values whose names look secret, at any depth."""
+    return _redacted(dict(kwargs), tuple(name.lower() for name in names))
+
+
+def redacted_args(args: Iterable[Any], task: Any, names: Iterable[str]) -> list[Any]:
+    """The positional arguments likewise, named by the signature of their task."""
+    lowered = tuple(name.lower() for name in names)
+    parameters = _parameters(task)
+    return [
+        REDACTED
+        if index < len(parameters) and _is_secret(parameters[index], lowered)
+        else _redacted(value, lowered)
+        for index, value in enumerate(args)
+    ]
+
+
+def storable(value: Any) -> Any:
+    """``value`` as JSON that every database takes: no NUL, no NaN, no unknown types."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else repr(value)
+        case str():
+            return clean(value)
+        case Mapping():
+            return {clean(str(key)): storable(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [storable(item) for item in value]
+        case _:
+            return clean(str(value))
+
+
+def clean(text: str) -> str:
+    """Text that every database takes."""
+    sound = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return sound.replace("\x00", "\\x00")
+
+
+def _redacted(value: Any, names: tuple[str, ...]) -> Any:
+    match value:
+        case Mapping():
+            return {
+                key: REDACTED if _is_secret(key, names) else _redacted(item, names)
+                for key, item in value.items()
+            }
+        case list() | tuple():
+            return [_redacted(item, names) for item in value]
+        case _:
+            return value
+
+
+def _is_secret(name: Any, names: tuple[str, ...]) -> bool:
+    lowered = str(name).lower()
+    return any(secret in lowered for secret in names)
+
+
+def _parameters(task: Any) -> list[str]:
+    try:
+        return list(inspect.signature(task.run).parameters)
+    except (AttributeError, TypeError, ValueError):
+        return []

@@ -1,0 +1,1 @@
+"""The recorder: a process that writes what happened to the Django database."""

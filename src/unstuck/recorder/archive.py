@@ -1,0 +1,82 @@
+"""Letters as rows."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import transaction
+
+from unstuck import conf
+from unstuck.letters.letter import Letter
+from unstuck.letters.redact import clean, redacted_args, redacted_kwargs, storable
+from unstuck.letters.replay import arguments_of
+from unstuck.models import DeadLetter
+
+SHORT = 255
+
+
+def store(app: Any, letters: Sequence[Letter]) -> None:
+    """Write letters to the database, each once however often it is delivered.
+
+    Returns after the commit. Raises Django's ``DatabaseError``; then none is written.
+    """
+    rows = [_row(app, letter) for letter in letters]
+    database = conf.current().database
+    with transaction.atomic(using=database):
+        DeadLetter.objects.using(database).bulk_create(rows, ignore_conflicts=True)
+
+
+def _row(app: Any, letter: Letter) -> DeadLetter:
+    args, kwargs = _shown_arguments(app, letter)
+    headers = dict(letter.message.headers)
+    notes = headers.get("unstuck")
+    replay_of = notes.get("replay_of") if isinstance(notes, dict) else None
+    # Celery's headers repeat the arguments in clear.
+    for name, shown in (("argsrepr", args), ("kwargsrepr", kwargs)):
+        if name in headers:
+            headers[name] = repr(shown)
+    return DeadLetter(
+        letter_id=uuid.UUID(letter.id),
+        task_id=_short(letter.task_id),
+        task_name=_short(letter.task_name),
+        queue=_short(letter.message.queue),
+        args=storable(args),
+        kwargs=storable(kwargs),
+        message=letter.message.body,
+        content_type=_short(letter.message.content_type),
+        content_encoding=_short(letter.message.content_encoding),
+        headers=storable(headers),
+        properties=storable(letter.message.properties),
+        reason=letter.reason.value,
+        cause=clean(letter.cause),
+        exception_type=_short(letter.exception_type),
+        exception_message=clean(letter.exception_message),
+        traceback=clean(letter.traceback),
+        stack=clean(letter.stack),
+        waiting_for=clean(letter.waiting_for),
+        fingerprint=_short(letter.fingerprint),
+        attempts=letter.attempts,
+        deliveries=letter.deliveries,
+        node=_short(letter.node),
+        pid=letter.pid,
+        runtime_seconds=letter.runtime_seconds,
+        rss_bytes=letter.rss_bytes,
+        buried_at=letter.buried_at,
+        replay_of=_short(str(replay_of or "")),
+    )
+
+
+def _shown_arguments(app: Any, letter: Letter) -> tuple[Any, Any]:
+    arguments = arguments_of(app, letter.message)
+    if arguments is None:
+        return None, None
+    names = conf.current().redact
+    task = app.tasks.get(letter.task_name)
+    args, kwargs = arguments
+    return redacted_args(args, task, names), redacted_kwargs(kwargs, names)
+
+
+def _short(text: str) -> str:
+    return clean(text)[:SHORT]

@@ -1,0 +1,1 @@
+"""The worker: the only room, beside ``app.py``, that touches Celery's worker classes."""

@@ -1,0 +1,165 @@
+"""The consumer: messages that no task takes, and giving back at shutdown."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+from celery import signals
+from celery.app.task import Context
+from celery.exceptions import NotRegistered
+from celery.worker.consumer import consumer as celery_consumer
+from celery.worker.state import active_requests
+
+from unstuck.core.outcome import Ending
+from unstuck.core.verdict import Bury
+from unstuck.worker import notes
+from unstuck.worker.outcomes import outcome_of_error
+from unstuck.worker.policy import policy_of_no_task
+from unstuck.worker.queues import queue_of
+from unstuck.worker.settle import Handover, RunFacts
+
+logger = logging.getLogger(__name__)
+
+
+class Consumer(celery_consumer.Consumer):
+    """Celery's consumer, which loses nothing that it cannot run."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.waiting: WeakSet[Any] = WeakSet()
+        """Requests that no process has begun with."""
+        self.app.consumer_in_charge = self
+
+    def connection_number(self) -> int:
+        """Counts the connections that this consumer has had to the broker."""
+        return int(self.restart_count)
+
+    def later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call ``function`` after so many seconds, from the worker's timer."""
+        self.timer.call_after(seconds, function)
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
+        """What is called with each message."""
+        on_task_received = super().create_task_handler(*args, **options)
+
+        def on_message(message: Any) -> Any:
+            name = (message.headers or {}).get("task", "")
+            if not isinstance(name, str):
+                # Celery would look it up in a dict, and fall over what has no hash.
+                return self.on_unknown_message(None, message)
+            return on_task_received(message)
+
+        return on_message
+
+    # Messages that are not for any task here. Celery drops all four kinds.
+
+    def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:
+        """A task that this worker does not know; perhaps a deploy is on its way."""
+        name = message.headers.get("task") if message.headers else None
+        error = NotRegistered(name or str(exc))
+        if self._end(message, Ending.UNKNOWN_TASK, error):
+            signals.task_unknown.send(
+                sender=self,
+                message=message,
+                exc=exc,
+                name=name,
+                id=(message.headers or {}).get("id"),
+            )
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Something that is no task message at all."""
+        self._reject(message, ValueError("Not a Celery task message"))
+
+    def on_invalid_task(self, body: Any, message: Any, exc: BaseException) -> None:
+        """A task message that cannot be right."""
+        self._reject(message, exc)
+
+    def on_decode_error(self, message: Any, exc: BaseException) -> None:
+        """A body that cannot be read."""
+        self._reject(message, exc)
+
+    def _reject(self, message: Any, error: BaseException) -> None:
+        self._end(message, Ending.UNDECODABLE, error)
+        signals.task_rejected.send(sender=self, message=message, exc=error)
+
+    def _end(self, message: Any, ending: Ending, error: BaseException) -> bool:
+        """Settle a message that has no request. Says whether it was buried."""
+        held = ending is Ending.UNKNOWN_TASK
+        handover = Handover(
+            app=self.app,
+            received=message,
+            delivery=notes.delivery_from(
+                message.headers or {}, queue_of(message, self)
+            ),
+            policy=policy_of_no_task(),
+            ack=partial(message.ack_log_error, logger, self.connection_errors),
+            later=self._hold if held else self.later,
+            connection=self.connection_number,
+        )
+        outcome = outcome_of_error(ending, error)
+        verdict = handover.verdict_on(outcome)
+        if verdict is None:
+            return False
+        buried = isinstance(verdict, Bury)
+        if buried:
+            self._record_failure(message, error)
+        handover.settle(verdict, outcome, RunFacts(node=self.hostname))
+        return buried
+
+    def _hold(self, seconds: float, function: Callable[[], None]) -> None:
+        """Like ``later``, and let one more message in meanwhile."""
+
+        def let_go() -> None:
+            self.qos.decrement_eventually()
+            function()
+
+        self.qos.increment_eventually()
+        self.later(seconds, let_go)
+
+    def _record_failure(self, message: Any, error: BaseException) -> None:
+        """Fail the result and the canvas as far as the message can be read."""
+        headers = message.headers or {}
+        if not headers.get("id"):
+            return
+        try:
+            context = Context({**headers, **_embedded(message)})
+            self.app.backend.mark_as_failure(headers["id"], error, request=context)
+            if self.event_dispatcher:
+                self.event_dispatcher.send(
+                    "task-failed", uuid=headers["id"], exception=repr(error)
+                )
+        except Exception:
+            logger.exception("The failure of %s was not recorded", headers["id"])
+
+    # Shutdown.
+
+    def stop(self) -> None:
+        """Stop taking messages and give back what has not been started."""
+        super().stop()
+        for request in list(self.waiting):
+            if not request.is_in_pool:
+                request.hand_back()
+
+    def cancel_active_requests(self) -> None:
+        """Stop what runs at the end of the soft shutdown, and give it back."""
+        unfinished = [
+            request for request in active_requests if not request.acknowledged
+        ]
+        super().cancel_active_requests()
+        for request in unfinished:
+            if request._already_cancelled:
+                request.hand_back()
+
+
+def _embedded(message: Any) -> dict[str, Any]:
+    """Callbacks, chain and chord of a message, if its body can be read."""
+    try:
+        embed = message.payload[2]
+    except Exception:
+        # It is undecodable: that is why we are here.
+        return {}
+    return dict(embed) if isinstance(embed, dict) else {}

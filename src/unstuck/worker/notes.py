@@ -1,0 +1,57 @@
+"""What we write on a message: the header ``unstuck``.
+
+Strikes travel with the message itself, so that they survive every process and need no
+other store than the broker, whichever it is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from unstuck.core.delivery import Delivery
+from unstuck.core.outcome import Ending, Outcome
+
+HEADER = "unstuck"
+STRIKES_KEPT = 50
+
+
+def delivery_from(headers: Mapping[str, Any], queue: str) -> Delivery:
+    """The facts of a hand-over, read from the headers of its message.
+
+    Headers come from outside: whatever is not as it should be counts as not there.
+    """
+    notes = headers.get(HEADER)
+    notes = notes if isinstance(notes, Mapping) else {}
+    strikes = notes.get("strikes")
+    attempt = headers.get("retries")
+    return Delivery(
+        task_id=str(headers.get("id") or ""),
+        task_name=str(headers.get("task") or ""),
+        queue=queue,
+        attempt=attempt if isinstance(attempt, int) else 0,
+        strikes=tuple(_instants(strikes if isinstance(strikes, list) else [])),
+        unknown_since=next(_instants([notes.get("unknown_since")]), None),
+        dice=random.random(),  # noqa: S311 - jitter is no secret
+    )
+
+
+def after(delivery: Delivery, outcome: Outcome, now: datetime) -> dict[str, Any]:
+    """The headers to write on a message that is queued again."""
+    strikes = delivery.strikes
+    if outcome.is_strike:
+        strikes = (*strikes, now)[-STRIKES_KEPT:]
+    notes: dict[str, Any] = {"strikes": [strike.timestamp() for strike in strikes]}
+    if outcome.ending is Ending.UNKNOWN_TASK:
+        notes["unknown_since"] = (delivery.unknown_since or now).timestamp()
+    return {HEADER: notes}
+
+
+def _instants(stamps: list[Any]) -> Any:
+    for stamp in stamps:
+        try:
+            yield datetime.fromtimestamp(stamp, UTC)
+        except (TypeError, ValueError, OverflowError, OSError):
+            continue

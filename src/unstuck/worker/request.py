@@ -1,0 +1,311 @@
+"""Main's view of one delivery: every hook that Celery calls becomes an outcome.
+
+Celery seams used here (each covered by tests/integration/test_seams.py): the pools call
+``on_accepted``, ``on_success``, ``on_failure`` and ``on_timeout``; the worker calls
+``execute_using_pool``, ``revoked``, ``terminate`` and ``reject``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import cached_property
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery import signals
+from celery.exceptions import TaskRevokedError
+from celery.worker import request as celery_request
+from celery.worker.state import task_ready
+from kombu.utils.encoding import safe_repr
+
+from unstuck.core.clock import system_clock
+from unstuck.core.limits import Limits
+from unstuck.core.outcome import Ending, Outcome
+from unstuck.core.verdict import Ack, Bury, Requeue, Retry, Verdict
+from unstuck.worker import notes
+from unstuck.worker.outcomes import outcome_of, outcome_of_error, unwrapped
+from unstuck.worker.policy import limits_of, policy_of
+from unstuck.worker.queues import queue_of
+from unstuck.worker.settle import Handover, RunFacts, rss_of
+
+logger = logging.getLogger(__name__)
+
+RECORDED_BY_CHILD = (Ending.FAILED, Ending.SOFT_LIMIT)
+"""The tracer in the child has stored these, run the hooks and failed the canvas."""
+
+
+class Request(celery_request.Request):
+    """A delivery that is settled exactly once, whatever becomes of its task."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # celery.worker.request.create_request_cls() makes a subclass for each task
+        # whose own on_success() and execute_using_pool() would bypass ours.
+        super().__init_subclass__(**kwargs)
+        for bypass in ("on_success", "execute_using_pool"):
+            if bypass in vars(cls):
+                delattr(cls, bypass)
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, **options)
+        self._consumer = self._app.consumer_in_charge
+        self._consumer.waiting.add(self)
+
+    # What the worker asks of a request.
+
+    def execute_using_pool(self, pool: Any, **options: Any) -> Any:
+        """Hand the task to the pool under the limits in force for this call."""
+        if self._handover.reports:
+            # Given back while it waited for a free child.
+            raise TaskRevokedError(self.id)
+        said: Any = self.time_limits  # type: ignore[has-type] # set by Celery
+        hard, soft = said or (None, None)
+        if hard or soft:
+            limits = limits_of(self.task, self._app, Limits(hard=hard, soft=soft))
+            self.time_limits = (limits.hard, limits.soft)
+        return super().execute_using_pool(pool, **options)
+
+    @property
+    def is_in_pool(self) -> bool:
+        """Whether the pool has the task, so that it may start at any moment."""
+        return self._apply_result is not None
+
+    def acknowledge(self) -> None:
+        """Nothing: Celery acknowledges at many points, we do when all is settled."""
+
+    def reject(self, requeue: bool = False) -> None:
+        """End a delivery that Celery cannot run."""
+        self._end(Outcome(ending=Ending.REJECTED, requeue=requeue))
+
+    def adopt(self, message: Any, ack: Any, reject: Any) -> None:
+        """Take over a redelivery of what still runs here.
+
+        After a lost connection the broker hands out again what this process still
+        works at. The new hand-over is the one that can be acknowledged.
+        """
+        logger.info("%s still runs here: adopting its redelivery", self.humaninfo())
+        self._message, self._on_ack, self._on_reject = message, ack, reject
+        self._handover.adopt(message)
+
+    def came_back(self) -> None:
+        """End the delivery that brought a message back after its node was lost."""
+        if self.revoked():
+            return
+        waits = self.eta is not None and self.eta > system_clock()
+        error = WorkerLostError("The node that had this message is gone.")
+        outcome = outcome_of_error(
+            Ending.NODE_LOST, error, cause="node lost", started=not waits
+        )
+        self._end(outcome, error)
+
+    def hand_back(self) -> None:
+        """Give the message to other nodes because this one shuts down."""
+        task_ready(self)
+        error = WorkerLostError("The worker was shut down.")
+        outcome = outcome_of_error(
+            Ending.CHILD_LOST,
+            error,
+            cause="worker shut down",
+            deliberate=True,
+            started=self.time_start is not None,
+        )
+        self._end(outcome, error)
+
+    # What the pools report.
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """A process has begun with the task."""
+        self._consumer.waiting.discard(self)
+        super().on_accepted(pid, time_accepted)
+
+    def on_success(self, failed__retval__runtime: Any, **_: Any) -> None:
+        """The tracer came to its end, be it with the task's result or its error."""
+        if isinstance(failed__retval__runtime, ExceptionInfo):
+            # celery.concurrency.base.apply_target reports a BaseException like this.
+            return self.on_failure(failed__retval__runtime)
+        failed, result, runtime = failed__retval__runtime
+        if failed:
+            return self.on_failure(result, return_ok=True)
+        task_ready(self, successful=True)
+        self.send_event("task-succeeded", result=result, runtime=runtime)
+        self._end(Outcome(ending=Ending.SUCCEEDED))
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> None:
+        """The task raised, or the process that ran it is gone.
+
+        ``return_ok`` says that the tracer in the child lived to record it.
+        """
+        task_ready(self)
+        error = unwrapped(exc_info)
+        outcome = outcome_of(exc_info)
+        if outcome.ending is Ending.REVOKED:
+            if not (self._already_cancelled or self._already_revoked):
+                self._announce_revoked("terminated", True, str(error), False)
+            return
+        if outcome.ending is Ending.CHILD_LOST:
+            if self._already_cancelled or self._already_revoked:
+                return
+            if self._succeeded_before_it_was_lost():
+                outcome = Outcome(ending=Ending.SUCCEEDED)
+        recorded = return_ok and outcome.ending in RECORDED_BY_CHILD
+        self._end(outcome, error, exc_info, recorded=recorded)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """The pool saw a time limit pass; at the hard one it kills the child."""
+        if soft:
+            super().on_timeout(soft, timeout)
+            return
+        self.on_hard_limit(timeout)
+
+    def on_hard_limit(self, timeout: float, stack: str = "") -> None:
+        """The task is stopped from outside; ``stack`` tells where it stood."""
+        task_ready(self)
+        error = TimeLimitExceeded(timeout)
+        self._end(outcome_of_error(Ending.HARD_LIMIT, error, stack=stack), error)
+
+    def _announce_revoked(
+        self, reason: str, terminated: bool, signum: Any, expired: bool
+    ) -> None:
+        super()._announce_revoked(reason, terminated, signum, expired)
+        self._end(Outcome(ending=Ending.EXPIRED if expired else Ending.REVOKED))
+
+    def _succeeded_before_it_was_lost(self) -> bool:
+        # Celery 5.7: the child stored SUCCESS and died after that, in a hook.
+        ask = getattr(self, "_success_was_stored", None)
+        return bool(ask and ask())
+
+    # The end.
+
+    def _end(
+        self,
+        outcome: Outcome,
+        error: BaseException | None = None,
+        exc_info: Any = None,
+        *,
+        recorded: bool = False,
+    ) -> None:
+        verdict = self._handover.verdict_on(outcome)
+        if verdict is None:
+            return
+        self._consumer.waiting.discard(self)
+        if error is not None:
+            self._announce(verdict, error, exc_info or _info_of(error), recorded)
+        self._handover.settle(verdict, outcome, self._facts())
+
+    def _announce(
+        self, verdict: Verdict, error: BaseException, exc_info: Any, recorded: bool
+    ) -> None:
+        """Tell the result backend, the canvas, hooks and events what is decided."""
+        match verdict:
+            case Bury():
+                if not recorded:
+                    self._record_failure(error, exc_info)
+                self._send_exception("task-failed", error, exc_info)
+            case Retry():
+                self._safely(
+                    self.task.backend.mark_as_retry,
+                    self.id,
+                    error,
+                    exc_info.traceback,
+                    request=self._context,
+                )
+                self._send_exception("task-retried", error, exc_info)
+            case Requeue():
+                self.send_event("task-rejected", requeue=True)
+            case Ack():
+                if isinstance(error, celery_request.Retry):
+                    self._send_exception("task-retried", error, exc_info)
+
+    def _record_failure(self, error: BaseException, exc_info: Any) -> None:
+        """What the tracer does for a failure that the child lives to see, once."""
+        self._safely(
+            self.task.backend.mark_as_failure,
+            self.id,
+            error,
+            exc_info.traceback,
+            request=self._context,
+            store_result=self.store_errors,
+        )
+        self.task.request_stack.push(self._context)
+        try:
+            self._safely(
+                self.task.on_failure, error, self.id, self.args, self.kwargs, exc_info
+            )
+            self._safely(
+                signals.task_failure.send,
+                sender=self.task,
+                task_id=self.id,
+                exception=error,
+                args=self.args,
+                kwargs=self.kwargs,
+                traceback=exc_info.traceback,
+                einfo=exc_info,
+            )
+        finally:
+            self.task.request_stack.pop()
+
+    def _safely(self, function: Any, *args: Any, **kwargs: Any) -> None:
+        """Call what others wrote; its error must not keep the message from ending."""
+        try:
+            function(*args, **kwargs)
+        except Exception:
+            logger.exception("%s: %r raised", self.humaninfo(), function)
+
+    def _send_exception(self, event: str, error: BaseException, exc_info: Any) -> None:
+        self.send_event(
+            event, exception=safe_repr(error), traceback=str(exc_info.traceback or "")
+        )
+
+    @cached_property
+    def _handover(self) -> Handover:
+        return Handover(
+            app=self._app,
+            received=self._message,
+            delivery=notes.delivery_from(
+                self._request_dict, queue_of(self._message, self._consumer)
+            ),
+            policy=policy_of(self.task),
+            ack=self._acknowledge,
+            later=self._consumer.later,
+            connection=self._consumer.connection_number,
+            retry=self._publish_retry,
+        )
+
+    def _acknowledge(self) -> None:
+        self.acknowledged = True
+        self._on_ack(logger, self._connection_errors)
+
+    def acknowledge_at_once(self) -> None:
+        """Acknowledge from another thread, while the main one is stuck for good."""
+        if not self._message.acknowledged:
+            self._message.ack_log_error(logger, self._connection_errors)
+
+    def _publish_retry(self, verdict: Retry) -> None:
+        context = self._context
+        wait = (verdict.at - system_clock()).total_seconds()
+        self.task.signature_from_request(
+            context,
+            self.args,
+            self.kwargs,
+            countdown=max(wait, 0),
+            retries=context.retries + 1,
+        ).apply_async()
+
+    def _facts(self) -> RunFacts:
+        started = self.time_start
+        return RunFacts(
+            node=self._hostname,
+            pid=self.worker_pid,
+            runtime_seconds=time.time() - started if started else None,
+            rss_bytes=rss_of(self.worker_pid) if self.worker_pid else None,
+        )
+
+
+def _info_of(error: BaseException) -> ExceptionInfo:
+    try:
+        raise error
+    except BaseException:
+        return ExceptionInfo()

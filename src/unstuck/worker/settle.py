@@ -1,0 +1,206 @@
+"""Carry a verdict out: write first, acknowledge last, once per delivery."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import kombu
+
+from unstuck.core.clock import system_clock
+from unstuck.core.decide import decide
+from unstuck.core.delivery import Delivery
+from unstuck.core.outcome import Ending, Outcome
+from unstuck.core.policy import Policy
+from unstuck.core.verdict import Ack, Bury, Reason, Requeue, Retry, Verdict
+from unstuck.letters import queue
+from unstuck.letters.letter import Letter
+from unstuck.letters.message import StoredMessage
+from unstuck.worker import notes
+
+logger = logging.getLogger(__name__)
+
+TRY_AGAIN_SECONDS = 5
+"""How soon a verdict that the broker did not take is carried out again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What was seen of the process that ran the task."""
+
+    node: str = ""
+    pid: int | None = None
+    runtime_seconds: float | None = None
+    rss_bytes: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Handover:
+    """One delivery in our hands, with what it takes to settle it."""
+
+    app: Any
+    received: kombu.Message
+    delivery: Delivery
+    policy: Policy
+    ack: Callable[[], object]
+    """Acknowledges the message on the broker."""
+
+    later: Callable[[float, Callable[[], None]], object]
+    """Calls a function after so many seconds."""
+
+    connection: Callable[[], int]
+    """Tells which connection to the broker is the current one, by a number."""
+
+    retry: Callable[[Retry], None] | None = None
+    """Publishes the next attempt; only what has a task can be retried."""
+
+    received_on: int = field(init=False)
+    """The connection that the message came in on, and can be acknowledged on."""
+
+    reports: int = field(default=0, init=False)
+    """How often an ending was reported; Celery reports a hard limit twice."""
+
+    def __post_init__(self) -> None:
+        self.received_on = self.connection()
+
+    def adopt(self, received: kombu.Message) -> None:
+        """Go on with a redelivery of the same message, on the current connection."""
+        self.received = received
+        self.received_on = self.connection()
+
+    def verdict_on(self, outcome: Outcome) -> Verdict | None:
+        """What becomes of the message; ``None`` for an ending reported again."""
+        self.reports += 1
+        if self.reports > 1:
+            logger.debug(
+                "%s reported again as %s", self.delivery.task_id, outcome.ending
+            )
+            return None
+        verdict = decide(outcome, self.delivery, self.policy, system_clock())
+        _log(self.delivery, outcome, verdict)
+        return verdict
+
+    def settle(self, verdict: Verdict, outcome: Outcome, facts: RunFacts) -> None:
+        """Carry the verdict out; again and again while the broker does not take it."""
+        unknown = outcome.ending is Ending.UNKNOWN_TASK
+        if unknown and isinstance(verdict, Requeue):
+            # Celery looks for the task before it looks at an ETA, so this message
+            # would come straight back: keep it in hand instead.
+            wait = (verdict.at - system_clock()).total_seconds()
+            now = Requeue(system_clock())
+            self._later(max(wait, 0), now, outcome, facts)
+        else:
+            self._carry_out(verdict, outcome, facts)
+
+    def _carry_out(self, verdict: Verdict, outcome: Outcome, facts: RunFacts) -> None:
+        try:
+            self._write(verdict, outcome, facts)
+        except Exception:
+            # Whatever the broker has against it, the message stays unacknowledged:
+            # it is ours, or the broker's again when this process dies.
+            logger.exception(
+                "%s could not be settled as %s; next try in %s s",
+                self.delivery.task_id,
+                verdict,
+                TRY_AGAIN_SECONDS,
+            )
+            self._later(TRY_AGAIN_SECONDS, verdict, outcome, facts)
+        else:
+            self.ack()
+
+    def _later(
+        self, seconds: float, verdict: Verdict, outcome: Outcome, facts: RunFacts
+    ) -> None:
+        def carry_out_if_still_ours() -> None:
+            # A message of a lost connection is the broker's again, and on its way
+            # to somebody: carrying it out here as well would double it.
+            if self.received_on == self.connection():
+                self._carry_out(verdict, outcome, facts)
+
+        self.later(seconds, carry_out_if_still_ours)
+
+    def _write(self, verdict: Verdict, outcome: Outcome, facts: RunFacts) -> None:
+        now = system_clock()
+        match verdict:
+            case Ack():
+                pass
+            case Retry():
+                if self.retry is None:
+                    raise TypeError(f"{self.delivery} has no task to retry")
+                self.retry(verdict)
+            case Requeue(at):
+                changed = notes.after(self.delivery, outcome, now)
+                message = self._stored().with_headers(**changed)
+                queue.put_back(self.app, message, not_before=at if at > now else None)
+            case Bury(reason):
+                queue.bury(self.app, self._letter(reason, outcome, facts, now))
+
+    def _stored(self) -> StoredMessage:
+        return StoredMessage.of(self.received, self.delivery.queue)
+
+    def _letter(
+        self, reason: Reason, outcome: Outcome, facts: RunFacts, now: datetime
+    ) -> Letter:
+        delivery = self.delivery
+        return Letter(
+            message=self._stored(),
+            task_id=delivery.task_id,
+            task_name=delivery.task_name,
+            reason=reason,
+            buried_at=now,
+            cause=outcome.cause,
+            exception_type=outcome.exception_type,
+            exception_message=outcome.exception_message,
+            traceback=outcome.traceback,
+            stack=outcome.stack,
+            attempts=delivery.attempt + 1,
+            deliveries=delivery.deliveries,
+            node=facts.node,
+            pid=facts.pid,
+            runtime_seconds=facts.runtime_seconds,
+            rss_bytes=facts.rss_bytes,
+        )
+
+
+def rss_of(pid: int | None) -> int | None:
+    """The resident memory of a process in bytes, where the kernel tells."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
+            pages = int(statm.read().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") or None
+
+
+def _log(delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:
+    facts: Mapping[str, Any] = {
+        "task_id": delivery.task_id,
+        "task_name": delivery.task_name,
+        "ending": outcome.ending.value,
+    }
+    match verdict:
+        case Bury(reason):
+            logger.error(
+                "Task %s[%s] is buried as %s: %s",
+                delivery.task_name,
+                delivery.task_id,
+                reason,
+                outcome.cause or outcome.exception_message or outcome.ending,
+                extra=facts,
+            )
+        case Requeue(at) | Retry(at):
+            logger.warning(
+                "Task %s[%s] ended as %s and runs again at %s: %s",
+                delivery.task_name,
+                delivery.task_id,
+                outcome.ending,
+                at.isoformat(timespec="seconds"),
+                outcome.cause or outcome.exception_message,
+                extra=facts,
+            )
+        case Ack():
+            pass

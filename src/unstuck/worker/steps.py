@@ -1,0 +1,65 @@
+"""What a worker does beside consuming, as Celery bootsteps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import bootsteps
+from celery.concurrency import solo, thread
+from django.core import checks
+
+from unstuck import conf
+from unstuck.worker.watch import Watch
+
+POOLS_WITHOUT_LIMITS = (solo.TaskPool, thread.TaskPool)
+"""Celery's pools that ignore time limits and say nothing about it."""
+
+
+class Preflight(bootsteps.Step):
+    """Refuse to start with settings that cannot be used."""
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        _take_limits_of_the_command_line(worker.app, options)
+        if conf.in_django():
+            _refuse_errors()
+
+
+def _take_limits_of_the_command_line(app: Any, options: dict[str, Any]) -> None:
+    # Celery hands these to the pool, where the limits of the tasks win over them.
+    for name in ("time_limit", "soft_time_limit"):
+        if options.get(name):
+            app.conf[f"task_{name}"] = options[name]
+    if options.get("time_limit") or options.get("soft_time_limit"):
+        for task in app.tasks.values():
+            task._settle_limits(app)
+
+
+def _refuse_errors() -> None:
+    found = checks.run_checks(tags=["unstuck"])
+    errors = [
+        message
+        for message in found
+        if message.level >= checks.ERROR and not message.is_silenced()
+    ]
+    if errors:
+        lines = "\n".join(str(message) for message in errors)
+        raise SystemExit(f"The worker does not start with these settings:\n{lines}")
+
+
+class Limits(bootsteps.StartStopStep):
+    """Time limits for Celery's pools that have none: threads and solo."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def include_if(self, worker: Any) -> bool:
+        """Only where the pool does not keep limits itself."""
+        return isinstance(worker.pool, POOLS_WITHOUT_LIMITS)
+
+    def create(self, worker: Any) -> Watch:
+        """The watch that the tasks of this process run under."""
+        watch = worker.app.watch = Watch(worker.pool)
+        return watch
+
+
+STEPS = (Preflight, Limits)

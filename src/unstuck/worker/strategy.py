@@ -1,0 +1,92 @@
+"""Admission: what is looked at before Celery gets to see a message of a known task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery.exceptions import InvalidTaskError
+from celery.worker import strategy as celery_strategy
+from celery.worker.state import active_requests, requests
+from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.utils.imports import symbol_by_name
+
+from unstuck.worker.request import Request
+
+
+def default(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
+    """Celery's strategy, behind our door."""
+    run = celery_strategy.default(task, app, consumer, **options)
+
+    def on_message(
+        message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **more: Any
+    ) -> Any:
+        if body is None:
+            check(message)
+            if was_lost(message):
+                return come_back(message, ack, reject)
+        return run(message, body, ack, reject, callbacks, **more)
+
+    def come_back(message: Any, ack: Any, reject: Any) -> None:
+        running = requests.get(message.headers["id"])
+        if isinstance(running, Request) and running in active_requests:
+            running.adopt(message, ack, reject)
+            return
+        request_class = symbol_by_name(task.Request)
+        request = request_class(
+            message,
+            on_ack=ack,
+            on_reject=reject,
+            app=app,
+            hostname=consumer.hostname,
+            eventer=consumer.event_dispatcher,
+            task=task,
+            connection_errors=consumer.connection_errors,
+            body=message.body,
+            headers=message.headers,
+            decoded=False,
+            utc=app.uses_utc_timezone(),
+        )
+        request.came_back()
+
+    return on_message
+
+
+def was_lost(message: Any) -> bool:
+    """Whether this message was in somebody's hands before, who did not settle it.
+
+    We never let a broker put a message back: what we queue again is published anew.
+    """
+    info = message.delivery_info or {}
+    return bool(info.get("redelivered") or message.headers.get("redelivered"))
+
+
+def check(message: Any) -> None:
+    """Refuse what would make Celery's worker stumble.
+
+    Raises ``InvalidTaskError`` saying what is wrong, or kombu's errors of decoding.
+    """
+    try:
+        _check_shape(message)
+    except (InvalidTaskError, DecodeError, ContentDisallowed):
+        raise
+    except Exception as error:
+        raise InvalidTaskError(f"The body cannot be decoded: {error!r}") from error
+
+
+def _check_shape(message: Any) -> None:
+    if not isinstance(message.headers.get("id"), str):
+        raise InvalidTaskError("The header 'id' must be a string")
+    limits = message.headers.get("timelimit")
+    if limits and not (isinstance(limits, (list, tuple)) and len(limits) == 2):
+        raise InvalidTaskError(f"The header 'timelimit' must be a pair: {limits!r}")
+    payload = message.payload
+    if isinstance(payload, dict) and "args" in payload:
+        return  # Celery reads this mixture of protocols 1 and 2 itself.
+    if not isinstance(payload, (list, tuple)) or len(payload) != 3:
+        raise InvalidTaskError("The body must be a list of args, kwargs and embed")
+    args, kwargs, embed = payload
+    if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
+        raise InvalidTaskError("args must be a list and kwargs a mapping")
+    if embed is not None and not isinstance(embed, dict):
+        raise InvalidTaskError("embed must be a mapping")

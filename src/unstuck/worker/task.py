@@ -1,0 +1,178 @@
+"""The task class: what a task says of itself, and the side of it that runs.
+
+Celery seams used here (each covered by tests/integration/test_seams.py):
+``Task.bind`` gets the settings onto the class, ``Task.retry`` publishes a retry,
+``Task.__call__`` is what the tracer calls when a class has its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import celery
+from celery.exceptions import Reject, SoftTimeLimitExceeded
+from kombu.exceptions import EncodeError
+
+from unstuck.core.clock import system_clock
+from unstuck.core.decide import decide
+from unstuck.core.delivery import Delivery
+from unstuck.core.limits import Limits
+from unstuck.core.outcome import Ending, Outcome
+from unstuck.core.verdict import Retry
+from unstuck.worker.policy import limits_of, policy_of, retry_delay_of
+
+
+class NotSaid:
+    """Stands for a task option that the task does not give.
+
+    ``None`` cannot: ``max_retries=None`` means for ever.
+    """
+
+    def __repr__(self) -> str:
+        return "not said"
+
+
+NOT_SAID: Any = NotSaid()
+
+FROM_SETTINGS = (
+    ("max_retries", "task_max_retries"),
+    ("default_retry_delay", "task_default_retry_delay"),
+)
+"""Task options that stock Celery has no setting for."""
+
+PERMANENT = (EncodeError, TypeError, ValueError)
+"""Why a retry cannot be published however often one tries."""
+
+
+class Task(celery.Task):
+    """A task that ends.
+
+    Options beside Celery's: ``max_strikes`` (losses of a process before a message of
+    this task is poison) and ``retry_on_limit`` (a time limit is retried like a failure).
+    """
+
+    abstract = True
+    Request = "unstuck.worker.request:Request"
+    Strategy = "unstuck.worker.strategy:default"
+
+    max_retries = NOT_SAID
+    default_retry_delay = NOT_SAID
+    max_strikes: int | None = None
+    retry_on_limit: bool | None = None
+    own_limits = Limits()
+    """The limits that the task itself gives."""
+
+    @classmethod
+    def bind(cls, app: Any) -> Any:
+        """Resolve what the task does not say from the settings of its app."""
+        if not cls.__bound__:
+            cls.own_limits = Limits(hard=cls.time_limit, soft=cls.soft_time_limit)
+        for option, setting in FROM_SETTINGS:
+            if getattr(cls, option) is NOT_SAID:
+                setattr(cls, option, app.conf[setting])
+        bound = super().bind(app)
+        cls._settle_limits(app)
+        return bound
+
+    @classmethod
+    def _settle_limits(cls, app: Any) -> None:
+        # Celery compares these two in every apply_async(), so that a global soft
+        # limit would make a smaller hard limit of the task's own raise in the caller.
+        limits = limits_of(cls, app)
+        cls.time_limit, cls.soft_time_limit = limits.hard, limits.soft
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task: in a worker under its policy, elsewhere as a plain function."""
+        if self.request.called_directly:
+            return super().__call__(*args, **kwargs)
+        try:
+            with self._watched():
+                return self.run(*args, **kwargs)
+        except SoftTimeLimitExceeded as error:
+            self._retry_if_the_policy_says_so(error)
+            raise
+
+    def _watched(self) -> AbstractContextManager[None]:
+        watch = self.app.watch
+        if watch is None:
+            return nullcontext()
+        hard, soft = self.request.timelimit or (None, None)
+        limits = limits_of(self, self.app, Limits(hard=hard, soft=soft))
+        return cast("AbstractContextManager[None]", watch.over(self.request.id, limits))
+
+    def _retry_if_the_policy_says_so(self, error: SoftTimeLimitExceeded) -> None:
+        now = system_clock()
+        outcome = Outcome(ending=Ending.SOFT_LIMIT)
+        verdict = decide(outcome, self._delivery(), policy_of(self), now)
+        if isinstance(verdict, Retry):
+            wait = (verdict.at - now).total_seconds()
+            raise self.retry(exc=error, countdown=wait)
+
+    def _delivery(self) -> Delivery:
+        request = self.request
+        return Delivery(
+            task_id=request.id,
+            task_name=self.name,
+            queue="",
+            attempt=request.retries,
+            dice=random.random(),  # noqa: S311 - jitter is no secret
+        )
+
+    def retry(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: Any = None,
+        throw: bool = True,
+        eta: Any = None,
+        countdown: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Retry as ``celery.Task.retry`` does, with the project's delay and backoff.
+
+        A retry that the broker does not take is not lost: the message is queued again
+        as the same attempt (Celery throws it away).
+        """
+        if eta is None and countdown is None:
+            countdown = self._retry_countdown()
+        try:
+            return super().retry(
+                args, kwargs, exc, throw, eta=eta, countdown=countdown, **options
+            )
+        except Reject as reject:
+            if reject is exc:
+                raise
+            raise self._after_failed_publish(reject) from reject.reason
+
+    def _retry_countdown(self) -> float:
+        delay = retry_delay_of(self)
+        dice = random.random()  # noqa: S311 - jitter is no secret
+        return delay.after(self.request.retries, dice).total_seconds()
+
+    def _after_failed_publish(self, reject: Reject) -> Exception:
+        reason = reject.reason
+        if not isinstance(reason, Exception):
+            raise reject
+        # Queueing again helps only against a broker that is away, and never a task
+        # that would rather be lost than run twice.
+        if isinstance(reason, PERMANENT) or not self.acks_late:
+            return reason
+        again: Exception = Reject(reason, requeue=True)
+        return again
+
+
+@functools.cache
+def with_our_task(base: Any) -> Any:
+    """``base``, made to be a ``Task`` of ours as well; its own methods come first."""
+    if issubclass(base, Task):
+        return base
+    if base is celery.Task:
+        return Task
+    return type(
+        base.__name__,
+        (base, Task),
+        {"__module__": base.__module__, "__doc__": base.__doc__, "abstract": True},
+    )

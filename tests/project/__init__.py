@@ -1,0 +1,1 @@
+"""The Celery project that worker processes under test run."""

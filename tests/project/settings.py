@@ -1,0 +1,15 @@
+"""Settings of worker processes: what a test says comes in by the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from tests.settings import *  # noqa: F403
+
+CELERY_RESULT_BACKEND = os.environ.get("CELERY_RESULT_BACKEND")
+CELERY_WORKER_HIJACK_ROOT_LOGGER = True
+
+UNSTUCK = {}
+
+globals().update(json.loads(os.environ.get("PROJECT_SETTINGS", "{}")))
