@@ -84,7 +84,13 @@ def soft_handled(self: Any) -> str:
     return "never"
 
 
-@shared_task(bind=True, time_limit=4, soft_time_limit=1, retry_on_limit=True)
+@shared_task(
+    bind=True,
+    time_limit=4,
+    soft_time_limit=1,
+    retry_on_limit=True,
+    default_retry_delay=0.2,
+)
 def soft_retried(self: Any) -> None:
     _run(self)
     if self.request.retries == 0:

@@ -1,0 +1,222 @@
+"""A worker node of `tests.project` as a real process tree, and what can be seen of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import celery
+
+from tests.project import ledger
+from tests.waiting import eventually
+from unstuck.dev import tether
+
+ROOT = Path(__file__).parent.parent
+READY = " ready."
+
+
+@dataclass(kw_only=True)
+class Site:
+    """Where a test's project lives: a broker, results, a database, a ledger."""
+
+    directory: Path
+    broker: str
+    results: str = ""
+    database: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.database = self.database or f"sqlite:///{self.directory}/db.sqlite3"
+        self.ledger_path = self.directory / "ledger"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that make a process part of this site."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "DJANGO_SETTINGS_MODULE": "tests.project.settings",
+            "CELERY_BROKER_URL": self.broker,
+            "UNSTUCK_TEST_DATABASE_URL": self.database,
+            "PROJECT_SETTINGS": json.dumps(self.settings),
+            ledger.VARIABLE: str(self.ledger_path),
+            "PYTHONWARNINGS": "ignore",
+        }
+        environment.pop("CELERY_RESULT_BACKEND", None)
+        if self.results:
+            environment["CELERY_RESULT_BACKEND"] = self.results
+        return environment
+
+    def manage(self, *arguments: str, check: bool = True) -> str:
+        """What `django-admin ARGUMENTS` prints in this project."""
+        done = subprocess.run(
+            [sys.executable, "-m", "django", *arguments],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def python(self, code: str) -> Any:
+        """Run code in a process of this project; it leaves its answer in `answer`."""
+        prelude = "import django; django.setup()\nfrom tests.project.app import app\n"
+        epilogue = "\nimport json; print('\\n' + json.dumps(answer, default=str))"
+        done = subprocess.run(
+            [sys.executable, "-c", prelude + code + epilogue],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def events(self, event: str = "run", **facts: Any) -> list[dict[str, Any]]:
+        """The lines of the ledger with this event and these facts."""
+        if not self.ledger_path.exists():
+            return []
+        lines = self.ledger_path.read_text().splitlines()
+        return [
+            line
+            for line in map(json.loads, lines)
+            if line["event"] == event
+            and all(line.get(name) == value for name, value in facts.items())
+        ]
+
+    def runs(self, task_id: str) -> int:
+        """How often the task with this id began to run."""
+        return len(self.events("run", id=task_id))
+
+    def letters(self, **filters: Any) -> list[dict[str, Any]]:
+        """The rows of the archive, as dicts."""
+        rows = self.python(
+            "from unstuck.models import DeadLetter\n"
+            f"answer = list(DeadLetter.objects.filter(**{filters!r}).values())"
+        )
+        return list(rows)
+
+    def letter(self, task_id: str, seconds: float = 30) -> dict[str, Any]:
+        """The one letter of this task, once it is archived."""
+        letters = eventually(lambda: self.letters(task_id=task_id), seconds)
+        assert len(letters) == 1, letters
+        return letters[0]
+
+    def queue_lengths(self, *queues: str) -> dict[str, int]:
+        """How many messages wait in these queues."""
+        with celery.Celery(broker=self.broker).connection_for_read() as connection:
+            channel = connection.default_channel
+            lengths = {}
+            for queue in queues:
+                declared = channel.queue_declare(queue, durable=True, auto_delete=False)
+                lengths[queue] = declared.message_count
+            return lengths
+
+    def client(self) -> celery.Celery:
+        """A stock Celery app that sends to this site and asks for its results."""
+        app = celery.Celery(broker=self.broker, backend=self.results or None)
+        app.set_current = lambda: None
+        return app
+
+    @contextmanager
+    def node(
+        self, *options: str, pool: str = "prefork", ready: bool = True
+    ) -> Iterator[Node]:
+        """A running worker, gone afterwards with all its processes."""
+        node = Node(self, ["-P", pool, *options])
+        node.start()
+        try:
+            if ready:
+                node.wait_until_ready()
+            yield node
+        except BaseException:
+            print(node.log()[-20_000:])  # pytest shows it beside the failure
+            raise
+        finally:
+            node.kill_tree()
+
+
+class Node:
+    """One `celery worker` and all processes below it."""
+
+    def __init__(self, site: Site, options: list[str]) -> None:
+        self.site = site
+        self.log_path = site.directory / f"worker-{os.urandom(3).hex()}.log"
+        self._options = options
+        self._tether: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the worker."""
+        options = self._options
+        if "-c" not in options and "solo" not in options:
+            options = [*options, "-c", "2"]
+        command = [
+            *(sys.executable, "-m", "celery", "-A", "tests.project.app", "worker"),
+            *("-l", "info", "--without-mingle", "--without-gossip", *options),
+        ]
+        with self.log_path.open("ab") as log:
+            self._tether = tether.spawn(
+                command,
+                env=self.site.environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_until_ready(self) -> None:
+        """Wait until it consumes."""
+
+        def is_ready() -> bool:
+            assert self._tether is not None
+            if self._tether.poll() is not None:
+                raise RuntimeError(f"The worker ended at its start:\n{self.log()}")
+            return READY in self.log()
+
+        eventually(is_ready, 40)
+
+    def log(self) -> str:
+        """All that it wrote."""
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def main_pid(self) -> int:
+        """Celery's main process."""
+        assert self._tether is not None
+        return next(pid for pid in _children(self._tether.pid))
+
+    def send(self, number: signal.Signals) -> None:
+        """Send main a signal."""
+        os.kill(self.main_pid, number)
+
+    def wait(self, seconds: float = 40) -> int:
+        """The exit status of main, once it has ended."""
+        assert self._tether is not None
+        return self._tether.wait(seconds)
+
+    def kill_tree(self) -> None:
+        """SIGKILL all its processes at once."""
+        assert self._tether is not None
+        if self._tether.poll() is None:
+            self._tether.send_signal(tether.END_NOW)
+            self._tether.wait()
+
+
+def _children(pid: int) -> list[int]:
+    return [
+        int(child)
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ]
