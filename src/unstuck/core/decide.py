@@ -39,13 +39,11 @@ def decide(
         case Ending.FAILED:
             return Bury(Reason.FAILED)
         case Ending.SOFT_LIMIT:
-            if policy.retry_on_soft_limit:
-                return _retry_or_bury(Reason.SOFT_LIMIT, delivery, policy, now)
-            return Bury(Reason.SOFT_LIMIT)
+            allowed = policy.retry_on_soft_limit
+            return _after_limit(allowed, Reason.SOFT_LIMIT, delivery, policy, now)
         case Ending.HARD_LIMIT:
-            if policy.retry_on_hard_limit:
-                return _retry_or_bury(Reason.HARD_LIMIT, delivery, policy, now)
-            return Bury(Reason.HARD_LIMIT)
+            allowed = policy.retry_on_hard_limit
+            return _after_limit(allowed, Reason.HARD_LIMIT, delivery, policy, now)
         case Ending.CHILD_LOST | Ending.NODE_LOST:
             return _after_loss(outcome, delivery, policy, now)
         case Ending.REJECTED:
@@ -56,11 +54,11 @@ def decide(
             return Bury(Reason.UNDECODABLE)
 
 
-def _retry_or_bury(
-    reason: Reason, delivery: Delivery, policy: Policy, now: datetime
+def _after_limit(
+    retry: bool, reason: Reason, delivery: Delivery, policy: Policy, now: datetime
 ) -> Verdict:
     used_up = policy.max_retries is not None and delivery.attempt >= policy.max_retries
-    if used_up or policy.at_most_once:
+    if not retry or used_up or policy.at_most_once:
         return Bury(reason)
     return Retry(now + policy.retry_delay.after(delivery.attempt, delivery.dice))
 

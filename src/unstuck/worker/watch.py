@@ -40,6 +40,7 @@ WAKE_UP = signal.SIGURG
 """Interrupts a system call of the main thread; its default is to be ignored."""
 
 EX_SOFTWARE = 70
+STDERR = 2
 
 
 class HardTimeLimitExceeded(BaseException):
@@ -117,7 +118,14 @@ class Watch:
                     self._changed.wait(self._seconds_to_next())
                 _, _, action, run = heapq.heappop(self._alarms)
             if not run.over:
-                action(run)
+                self._act(action, run)
+
+    def _act(self, action: Any, run: Run) -> None:
+        try:
+            action(run)
+        except Exception:
+            # The other tasks of this process still need their watch.
+            logger.exception("The limit of task %s was not enforced", run.task_id)
 
     def _due(self) -> bool:
         while self._alarms and self._alarms[0][3].over:
@@ -138,7 +146,10 @@ class Watch:
         if seconds is None:
             faulthandler.cancel_dump_traceback_later()
             return
-        faulthandler.dump_traceback_later(seconds + 2 * GRACE_SECONDS, exit=True)
+        # Not sys.stderr: a worker has a logger there, which has no file.
+        faulthandler.dump_traceback_later(
+            seconds + 2 * GRACE_SECONDS, exit=True, file=STDERR
+        )
 
     def _at_soft_limit(self, run: Run) -> None:
         self._raise(run, SoftTimeLimitExceeded)
