@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import celery
+from kombu.exceptions import OperationalError
 from kombu.utils.imports import symbol_by_name
 
 from unstuck import configuration
@@ -74,7 +75,12 @@ class Celery(celery.Celery):
         """Publish a task by name, as Celery does, but never wait without end.
 
         Raises ``kombu.exceptions.OperationalError`` when the broker does not take it
-        within 10 seconds.
+        within 10 seconds, or the result store does not answer.
         """
         options.setdefault("confirm_timeout", PUBLISH_SECONDS)
-        return super().send_task(name, *args, **options)
+        try:
+            return super().send_task(name, *args, **options)
+        except RuntimeError as error:
+            if "result store" not in str(error):
+                raise
+            raise OperationalError(f"{name} was not sent. {error}") from error

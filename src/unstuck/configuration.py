@@ -10,9 +10,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unstuck.profile import PROFILE, Default, transport_options
+from unstuck.profile import (
+    PROFILE,
+    WORKER_RESULT_RETRIES,
+    Default,
+    transport_options,
+)
 
 MISSING = object()
+
+RESULT_OPTIONS = "result_backend_transport_options"
+MERGED = ("broker_transport_options", RESULT_OPTIONS)
+"""A dict is one value to Celery: unmerged, one own key would take all of ours away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +39,21 @@ def add_profile(conf: Any, wiring: Mapping[str, Any]) -> None:
     ``conf`` is the loaded configuration of a Celery app.
     """
     layer = {**wiring, **{row.name: _with_aliases(conf, row) for row in PROFILE}}
-    url = conf.broker_url
-    layer["broker_transport_options"] = dict(transport_options(url))
-    own = given(conf, "broker_transport_options")
+    layer["broker_transport_options"] = dict(transport_options(conf.broker_url))
+    owns = {name: given(conf, name) for name in MERGED}
     conf.maps.insert(len(conf.maps) - 1, layer)
     conf.defaults.insert(len(conf.defaults) - 1, layer)
     conf.__dict__["unstuck_layer"] = layer
-    if isinstance(own, Mapping):
-        # A dict is one value to Celery: without this, one own key would
-        # take all the timeouts away.
-        conf["broker_transport_options"] = {**transport_options(url), **own}
+    for name, own in owns.items():
+        if isinstance(own, Mapping):
+            conf[name] = {**layer[name], **own}
+
+
+def let_worker_wait_for_results(conf: Any) -> None:
+    """In a worker, sit out a restart of the result store, unless the project decides."""
+    own = _project_value(conf, RESULT_OPTIONS)
+    if "retry_policy" not in own:
+        conf[RESULT_OPTIONS] = {**own, "retry_policy": WORKER_RESULT_RETRIES}
 
 
 def given(conf: Any, name: str) -> Any:
@@ -58,7 +72,7 @@ def in_force(conf: Any) -> Iterator[InForce]:
     for row in PROFILE:
         yield InForce(row.name, conf[row.name], _source(conf, row))
     options = transport_options(conf.broker_url)
-    own = _project_options(conf)
+    own = _project_value(conf, "broker_transport_options")
     for key, value in sorted({**options, **own}.items()):
         source = "project" if key in own else "unstuck"
         yield InForce(f"broker_transport_options[{key}]", value, source)
@@ -87,9 +101,10 @@ def _source(conf: Any, row: Default) -> str:
     return "unstuck"
 
 
-def _project_options(conf: Any) -> Mapping[str, Any]:
+def _project_value(conf: Any, name: str) -> Mapping[str, Any]:
+    """A dict of the project's, as it was before ours was merged in."""
     for mapping in reversed(_own(conf)):
-        for key in conf._to_keys("broker_transport_options"):
+        for key in conf._to_keys(name):
             try:
                 value = mapping[key]
             except KeyError:

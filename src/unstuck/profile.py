@@ -68,7 +68,19 @@ PROFILE: tuple[Default, ...] = (
         {"max_retries": 1, "interval_start": 0, "interval_step": 0.2},
         "one more try on a fresh connection, all within 10 s",
     ),
+    Default(
+        "redis_socket_connect_timeout", 2, "seconds; delay() asks the result store too"
+    ),
+    Default("redis_socket_timeout", 3, "seconds; Celery waits 120"),
+    Default(
+        "result_backend_transport_options",
+        {"retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.2}},
+        "a web request does not hang with the result store",
+    ),
 )
+
+WORKER_RESULT_RETRIES = {"max_retries": 20, "interval_start": 0, "interval_step": 1}
+"""Celery's own: a worker sits out a restart of the result store, no request waits."""
 
 REDIS_OPTIONS: Mapping[str, Any] = {
     "socket_connect_timeout": 2,

@@ -4,67 +4,136 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='AuditEntry',
+            name="AuditEntry",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('at', models.DateTimeField(auto_now_add=True, db_index=True)),
-                ('who', models.CharField(max_length=255)),
-                ('what', models.CharField(help_text='The action: replay, purge, …', max_length=50)),
-                ('why', models.TextField(blank=True)),
-                ('target', models.CharField(blank=True, max_length=255)),
-                ('details', models.JSONField(default=dict)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("at", models.DateTimeField(auto_now_add=True, db_index=True)),
+                ("who", models.CharField(max_length=255)),
+                (
+                    "what",
+                    models.CharField(
+                        help_text="The action: replay, purge, …", max_length=50
+                    ),
+                ),
+                ("why", models.TextField(blank=True)),
+                ("target", models.CharField(blank=True, max_length=255)),
+                ("details", models.JSONField(default=dict)),
             ],
             options={
-                'verbose_name_plural': 'audit entries',
-                'ordering': ['-at', '-id'],
+                "verbose_name_plural": "audit entries",
+                "ordering": ["-at", "-id"],
             },
         ),
         migrations.CreateModel(
-            name='DeadLetter',
+            name="DeadLetter",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('letter_id', models.UUIDField(editable=False, unique=True)),
-                ('task_id', models.CharField(db_index=True, max_length=255)),
-                ('task_name', models.CharField(db_index=True, max_length=255)),
-                ('queue', models.CharField(max_length=255)),
-                ('args', models.JSONField(help_text='Redacted. None: could not be read.', null=True)),
-                ('kwargs', models.JSONField(help_text='Redacted. None: could not be read.', null=True)),
-                ('message', models.BinaryField(help_text='The body of the message, byte for byte.')),
-                ('content_type', models.CharField(max_length=255)),
-                ('content_encoding', models.CharField(blank=True, max_length=255)),
-                ('headers', models.JSONField(default=dict)),
-                ('properties', models.JSONField(default=dict)),
-                ('reason', models.CharField(choices=[('failed', 'failed'), ('soft_limit', 'soft limit'), ('hard_limit', 'hard limit'), ('poison', 'poison'), ('lost', 'lost'), ('rejected', 'rejected'), ('unknown_task', 'unknown task'), ('undecodable', 'undecodable')], db_index=True, max_length=20)),
-                ('cause', models.TextField(blank=True)),
-                ('exception_type', models.CharField(blank=True, max_length=255)),
-                ('exception_message', models.TextField(blank=True)),
-                ('traceback', models.TextField(blank=True)),
-                ('stack', models.TextField(blank=True)),
-                ('waiting_for', models.TextField(blank=True)),
-                ('fingerprint', models.CharField(db_index=True, max_length=255)),
-                ('attempts', models.PositiveIntegerField(default=1)),
-                ('deliveries', models.PositiveIntegerField(default=1)),
-                ('node', models.CharField(blank=True, max_length=255)),
-                ('pid', models.PositiveIntegerField(null=True)),
-                ('runtime_seconds', models.FloatField(null=True)),
-                ('rss_bytes', models.BigIntegerField(null=True)),
-                ('buried_at', models.DateTimeField(db_index=True)),
-                ('archived_at', models.DateTimeField(auto_now_add=True)),
-                ('replayed_at', models.DateTimeField(blank=True, null=True)),
-                ('replayed_as', models.CharField(blank=True, db_index=True, help_text='Task id of the replay.', max_length=255)),
-                ('replay_of', models.CharField(blank=True, db_index=True, help_text='Task id of the original.', max_length=255)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("letter_id", models.UUIDField(editable=False, unique=True)),
+                ("task_id", models.CharField(db_index=True, max_length=255)),
+                ("task_name", models.CharField(db_index=True, max_length=255)),
+                ("queue", models.CharField(max_length=255)),
+                (
+                    "args",
+                    models.JSONField(
+                        help_text="Redacted. None: could not be read.", null=True
+                    ),
+                ),
+                (
+                    "kwargs",
+                    models.JSONField(
+                        help_text="Redacted. None: could not be read.", null=True
+                    ),
+                ),
+                (
+                    "message",
+                    models.BinaryField(
+                        help_text="The body of the message, byte for byte."
+                    ),
+                ),
+                ("content_type", models.CharField(max_length=255)),
+                ("content_encoding", models.CharField(blank=True, max_length=255)),
+                ("headers", models.JSONField(default=dict)),
+                ("properties", models.JSONField(default=dict)),
+                (
+                    "reason",
+                    models.CharField(
+                        choices=[
+                            ("failed", "failed"),
+                            ("soft_limit", "soft limit"),
+                            ("hard_limit", "hard limit"),
+                            ("poison", "poison"),
+                            ("lost", "lost"),
+                            ("rejected", "rejected"),
+                            ("unknown_task", "unknown task"),
+                            ("undecodable", "undecodable"),
+                        ],
+                        db_index=True,
+                        max_length=20,
+                    ),
+                ),
+                ("cause", models.TextField(blank=True)),
+                ("exception_type", models.CharField(blank=True, max_length=255)),
+                ("exception_message", models.TextField(blank=True)),
+                ("traceback", models.TextField(blank=True)),
+                ("stack", models.TextField(blank=True)),
+                ("waiting_for", models.TextField(blank=True)),
+                ("fingerprint", models.CharField(db_index=True, max_length=255)),
+                ("attempts", models.PositiveIntegerField(default=1)),
+                ("deliveries", models.PositiveIntegerField(default=1)),
+                ("node", models.CharField(blank=True, max_length=255)),
+                ("pid", models.PositiveIntegerField(null=True)),
+                ("runtime_seconds", models.FloatField(null=True)),
+                ("rss_bytes", models.BigIntegerField(null=True)),
+                ("buried_at", models.DateTimeField(db_index=True)),
+                ("archived_at", models.DateTimeField(auto_now_add=True)),
+                ("replayed_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "replayed_as",
+                    models.CharField(
+                        blank=True,
+                        db_index=True,
+                        help_text="Task id of the replay.",
+                        max_length=255,
+                    ),
+                ),
+                (
+                    "replay_of",
+                    models.CharField(
+                        blank=True,
+                        db_index=True,
+                        help_text="Task id of the original.",
+                        max_length=255,
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-buried_at', '-id'],
-                'permissions': [('operate', 'Can replay, purge and stop'), ('view_payload', 'Can see the arguments of tasks')],
+                "ordering": ["-buried_at", "-id"],
+                "permissions": [
+                    ("operate", "Can replay, purge and stop"),
+                    ("view_payload", "Can see the arguments of tasks"),
+                ],
             },
         ),
     ]

@@ -9,6 +9,7 @@ from celery.concurrency import solo, thread
 from django.core import checks
 
 from unstuck import conf
+from unstuck.configuration import let_worker_wait_for_results
 from unstuck.worker.watch import Watch
 
 POOLS_WITHOUT_LIMITS = (solo.TaskPool, thread.TaskPool)
@@ -21,6 +22,7 @@ class Preflight(bootsteps.Step):
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         _take_limits_of_the_command_line(worker.app, options)
+        let_worker_wait_for_results(worker.app.conf)
         if conf.in_django():
             _refuse_errors()
 

@@ -96,6 +96,7 @@ class _Plan:
 
 
 def _plan(options: dict[str, Any]) -> _Plan:
+    extras = _extras(options["extras"])
     project = _project_directory()
     directory = (options["directory"] or project / ".unstuck").resolve()
     port = options["valkey_port"] or free_port()
@@ -110,7 +111,7 @@ def _plan(options: dict[str, Any]) -> _Plan:
         environment=_environment(_celery(app), valkey, options["free_ports"]),
         worker=_worker_options(options),
         beat=not options["no_beat"],
-        extras=_extras(options["extras"]),
+        extras=extras,
     )
 
 
@@ -126,20 +127,21 @@ def _processes(plan: _Plan, out: TextIO) -> Iterator[Processes]:
 
 
 def _play(plan: _Plan, processes: Processes) -> None:
+    where = f"on {HOST}:{plan.valkey.port}, its log is {plan.valkey.log}"
+    processes.log.write("valkey", where)
     processes.start("valkey", plan.valkey.command, support=True)
     processes.wait_until(plan.valkey.answers)
-    processes.log.write("valkey", f"listens on {HOST}:{plan.valkey.port}")
     processes.run("migrate", _manage("migrate", "--verbosity", "1"))
     processes.start("worker", [*_celery_command(plan), "worker", *plan.worker])
     if plan.beat:
         schedule = str(plan.directory / "beat-schedule")
         processes.start("beat", [*_celery_command(plan), "beat", "-s", schedule])
-    server = _manage("runserver", "--noreload", f"{HOST}:{plan.port}")
-    processes.start("web", server)
+    address = f"{HOST}:{plan.port}"
+    processes.start("web", [sys.executable, "-m", "unstuck.dev.web", address])
     for name, command in plan.extras.items():
         processes.start(name, command)
     processes.wait_until(lambda: answers(plan.port))
-    processes.log.say(f"unstuck dev: http://{HOST}:{plan.port}/ (Ctrl-C ends all)")
+    processes.log.say(f"unstuck dev: http://{address}/ (Ctrl-C ends all)")
     processes.wait_until(lambda: False)
 
 
@@ -211,7 +213,8 @@ def _words(text: str) -> list[str]:
 
 
 def _celery_command(plan: _Plan) -> list[str]:
-    return [sys.executable, "-m", "celery", "-A", plan.app]
+    # Quiet is without the banner, not without the log.
+    return [sys.executable, "-m", "celery", "--quiet", "-A", plan.app]
 
 
 def _manage(*words: str) -> list[str]:

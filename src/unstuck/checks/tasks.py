@@ -1,0 +1,105 @@
+"""Rules for the tasks of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Warning
+
+from unstuck import project
+from unstuck.core.limits import SOFT_SHARE, Limits
+from unstuck.project import spelled
+
+BUILT_IN = "celery."
+
+
+def messages(app: Any) -> Iterator[CheckMessage]:
+    """What these rules find in the tasks that a worker would know."""
+    yield from tasks_that_cannot_be_loaded(app)
+    yield from own_soft_not_below_own_hard(app)
+    yield from retries_for_ever(app)
+    yield from soft_that_is_cut(app)
+
+
+def own_tasks(app: Any) -> Iterator[Any]:
+    """The tasks of the app that are not Celery's, by name."""
+    for name, task in sorted(app.tasks.items()):
+        if not name.startswith(BUILT_IN):
+            yield task
+
+
+def tasks_that_cannot_be_loaded(app: Any) -> Iterator[CheckMessage]:
+    """W004: a module with tasks raises when it is imported.
+
+    No error, because the worker will say the same, while a project whose modules ask
+    the database at import could not even migrate.
+    """
+    try:
+        project.load_tasks(app)
+    except Exception as error:
+        yield Warning(
+            f"The tasks cannot be imported, so they were not checked: "
+            f"{type(error).__name__}: {error}",
+            hint="Correct the module; a worker imports it, too.",
+            obj=app.main,
+            id="unstuck.W004",
+        )
+
+
+def own_soft_not_below_own_hard(app: Any) -> Iterator[CheckMessage]:
+    """E004: a task's soft limit would come no earlier than its hard limit."""
+    for task in own_tasks(app):
+        own = _own_limits(task)
+        if own.hard and own.soft and own.soft >= own.hard:
+            yield Error(
+                f"The task {task.name} has soft_time_limit={own.soft!r}, which is not "
+                f"below its time_limit={own.hard!r}: it would be killed before it is "
+                f"told.",
+                hint=f"Use soft_time_limit={own.hard * SOFT_SHARE:g} or less, or "
+                f"leave it out.",
+                obj=task.name,
+                id="unstuck.E004",
+            )
+
+
+def retries_for_ever(app: Any) -> Iterator[CheckMessage]:
+    """W001: retries without end, by setting or by task."""
+    if app.conf.task_max_retries is None:
+        key = spelled(app.conf, "task_max_retries")
+        yield Warning(
+            f"{key} = None lets every task retry for ever.",
+            hint="Set a number of retries, or remove it for the default 3.",
+            obj=key,
+            id="unstuck.W001",
+        )
+        return
+    for task in own_tasks(app):
+        if task.max_retries is None:
+            yield Warning(
+                f"The task {task.name} has max_retries=None: it may retry for ever.",
+                hint="Give it a number of retries, or leave the option out.",
+                obj=task.name,
+                id="unstuck.W001",
+            )
+
+
+def soft_that_is_cut(app: Any) -> Iterator[CheckMessage]:
+    """W006: a task's soft limit is above the hard limit that others give it."""
+    for task in own_tasks(app):
+        own = _own_limits(task)
+        hard = task.time_limit
+        if own.soft and not own.hard and hard and own.soft > hard * SOFT_SHARE:
+            yield Warning(
+                f"The task {task.name} has soft_time_limit={own.soft!r}, which is cut "
+                f"to {task.soft_time_limit:g}, because it has no time_limit of its "
+                f"own and the one in force is {hard!r}.",
+                hint=f"Give it a time_limit above {own.soft!r} as well.",
+                obj=task.name,
+                id="unstuck.W006",
+            )
+
+
+def _own_limits(task: Any) -> Limits:
+    limits: Limits = getattr(task, "own_limits", Limits())
+    return limits

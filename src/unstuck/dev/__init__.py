@@ -1,0 +1,1 @@
+"""What `manage.py unstuck dev` runs on; none of it is used in production."""

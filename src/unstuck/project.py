@@ -1,0 +1,102 @@
+"""The Celery app of the project that this process runs in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import celery
+from celery import _state
+
+from unstuck.app import Celery
+from unstuck.core.errors import UnstuckError
+
+SKIP_CHECKS = "CELERY_SKIP_CHECKS"
+
+
+class NoApp(UnstuckError):
+    """There is no Celery app to work with, or it is not ours."""
+
+
+def current_app() -> Any | None:
+    """The app in use, whoever's it is; ``None`` when the project imports none."""
+    app = celery.current_app._get_current_object()
+    if not _is_fallback(app):
+        return app
+    # "Current" belongs to a thread: one that Celery has not met gets its fallback.
+    own = [known for known in _state._get_active_apps() if not _is_fallback(known)]
+    return own[0] if len(own) == 1 else None
+
+
+def our_app() -> Celery:
+    """The app in use. Raises ``NoApp``, saying what to do, when it is not ours."""
+    app = current_app()
+    if app is None:
+        raise NoApp(
+            "No Celery app is loaded. Import it in the __init__.py of the project's "
+            "package: from .celery import app as celery_app"
+        )
+    if not isinstance(app, Celery):
+        raise NoApp(f"{not_ours(app)} {swap(app)}")
+    return app
+
+
+def not_ours(app: Any) -> str:
+    """Which app is in use and why unstuck can do nothing for it."""
+    kind = f"{type(app).__module__}.{type(app).__qualname__}"
+    return f"The Celery app {app.main!r} is a {kind} and not an unstuck.Celery."
+
+
+def swap(app: Any) -> str:
+    """What to change so that ``app`` becomes ours."""
+    if type(app) is not celery.Celery:
+        return f"Derive {type(app).__qualname__} from unstuck.Celery."
+    module = _where_it_is_made(app)
+    place = f"In {module}, write" if module else "Where it is made, write"
+    return f"{place} `from unstuck import Celery` for `from celery import Celery`."
+
+
+def load_tasks(app: Any) -> None:
+    """Import the modules that a worker would import for their tasks.
+
+    Raises whatever those modules raise.
+    """
+    before = os.environ.get(SKIP_CHECKS)
+    # Celery answers this import with a run of all system checks, of which we may
+    # be one ourselves.
+    os.environ[SKIP_CHECKS] = "1"
+    try:
+        app.loader.import_default_modules()
+    finally:
+        if before is None:
+            del os.environ[SKIP_CHECKS]
+        else:
+            os.environ[SKIP_CHECKS] = before
+
+
+def loaded_conf(app: Any) -> Any:
+    """The configuration of an app, which Celery reads only when somebody asks."""
+    app.conf.get("broker_url")
+    return app.conf
+
+
+def spelled(conf: Any, name: str) -> str:
+    """The name of a Celery setting as this project writes it."""
+    prefix: str = conf.prefix or ""
+    return (prefix + name).upper() if prefix else name
+
+
+def _is_fallback(app: Any) -> bool:
+    """Whether Celery made this app because nobody else had made one."""
+    return bool(app.main == "default" and not app.set_as_current)
+
+
+def _where_it_is_made(app: Any) -> str:
+    for name, module in list(sys.modules.items()):
+        names = getattr(module, "__dict__", {})
+        if names.get("Celery") is celery.Celery and any(
+            value is app for value in list(names.values())
+        ):
+            return name
+    return ""

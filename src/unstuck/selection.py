@@ -1,0 +1,121 @@
+"""Finding dead letters: by what an operator knows of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+
+from django.db.models import Count, Max, Min, Q, QuerySet
+
+from unstuck import conf
+from unstuck.core.errors import UnstuckError
+from unstuck.core.verdict import Reason
+from unstuck.models import DeadLetter
+
+SHORTEST_PREFIX = 4
+"""A shorter one would fit by accident."""
+
+ROW_ID = re.compile(r"[0-9]{1,18}")
+UUID_PREFIX = re.compile(r"[0-9a-f-]{4,36}", re.IGNORECASE)
+NAMED = 5
+"""How many letters the message about an ambiguous id names."""
+
+
+class NoSuchLetter(UnstuckError):
+    """An id that fits no letter, or more than one."""
+
+
+def letters() -> QuerySet[DeadLetter]:
+    """All dead letters, in the database that the project chose for them."""
+    return DeadLetter.objects.using(conf.current().database)
+
+
+def select(
+    *,
+    task: str = "",
+    reason: Reason | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    task_id: str = "",
+    text: str = "",
+) -> QuerySet[DeadLetter]:
+    """The letters that fit everything that is said, newest first."""
+    found = letters()
+    if task:
+        found = found.filter(task_name=task)
+    if reason:
+        found = found.filter(reason=reason.value)
+    if since:
+        found = found.filter(buried_at__gte=since)
+    if until:
+        found = found.filter(buried_at__lt=until)
+    if task_id:
+        found = found.filter(task_id__startswith=task_id)
+    if text:
+        found = found.filter(contains(text))
+    return found
+
+
+def contains(text: str) -> Q:
+    """Letters that have ``text`` in what ended them or in their shown arguments."""
+    condition = Q()
+    for field in ("task_name", "cause", "exception_type", "exception_message"):
+        condition |= Q(**{f"{field}__icontains": text})
+    # Some databases keep JSON as it was written, some decode its escapes.
+    for spelling in {text, json.dumps(text)[1:-1]}:
+        condition |= Q(args__icontains=spelling) | Q(kwargs__icontains=spelling)
+    return condition
+
+
+def groups(found: QuerySet[DeadLetter]) -> list[dict[str, object]]:
+    """The letters of the same trouble together, the largest group first."""
+    rows = (
+        found.order_by()
+        .values("fingerprint", "task_name", "reason")
+        .annotate(count=Count("pk"), first=Min("buried_at"), last=Max("buried_at"))
+        .order_by("-count", "-last")
+    )
+    return [dict(row) for row in rows]
+
+
+def find(text: str) -> DeadLetter:
+    """The one letter with this row id, task id or letter id, or a prefix of the latter.
+
+    Raises ``NoSuchLetter`` when there is none or more than one.
+    """
+    text = text.strip()
+    for condition in _meanings(text):
+        found = list(letters().filter(condition)[: NAMED + 1])
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise _ambiguous(text, found)
+    raise NoSuchLetter(
+        f"There is no dead letter {text!r}. An id is a row id, a task id, a letter id "
+        f"or the first {SHORTEST_PREFIX} or more characters of one of the latter two; "
+        f"`unstuck dead list` shows them."
+    )
+
+
+def _meanings(text: str) -> list[Q]:
+    """What an id may mean, the most certain first."""
+    if ROW_ID.fullmatch(text):
+        # Never a prefix: the row 12 may be gone, and another one must not stand in.
+        return [Q(pk=int(text)), Q(task_id=text)]
+    meanings = [Q(task_id=text)]
+    if len(text) >= SHORTEST_PREFIX:
+        prefix = Q(task_id__startswith=text)
+        if UUID_PREFIX.fullmatch(text):
+            prefix |= Q(letter_id__startswith=text)
+        meanings.append(prefix)
+    return meanings
+
+
+def _ambiguous(text: str, found: list[DeadLetter]) -> NoSuchLetter:
+    rows = ", ".join(str(letter.pk) for letter in found[:NAMED])
+    more = ", …" if len(found) > NAMED else ""
+    return NoSuchLetter(
+        f"{text!r} fits several dead letters: the rows {rows}{more}. "
+        f"Say more of it, or use the row id."
+    )
