@@ -126,11 +126,27 @@ class Site:
                 lengths[queue] = declared.message_count
             return lengths
 
-    def client(self) -> celery.Celery:
-        """A stock Celery app that sends to this site and asks for its results."""
-        app = celery.Celery(broker=self.broker, backend=self.results or None)
-        app.set_current = lambda: None
-        return app
+    @contextmanager
+    def client(self) -> Iterator[celery.Celery]:
+        """A stock Celery app that sends to this site; it leaves no socket open."""
+        app = celery.Celery(
+            broker=self.broker, backend=self.results or None, set_as_current=False
+        )
+        if self.results:
+            # Results are polled: a subscription would outlive the test that made it.
+            app.backend.on_task_call = lambda *_: None
+            app.backend.remove_pending_result = lambda *_: None
+        try:
+            yield app
+        finally:
+            if self.results:
+                app.backend.client.connection_pool.disconnect()
+            app.close()
+
+    def result(self, app: celery.Celery, task_id: str, seconds: float = 30) -> Any:
+        """What a task returned, once it has succeeded."""
+        eventually(lambda: app.backend.get_state(task_id) == "SUCCESS", seconds)
+        return app.backend.get_result(task_id)
 
     @contextmanager
     def node(

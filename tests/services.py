@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 import pytest
@@ -107,9 +108,12 @@ class Server(ABC):
 
     def _is_ready_or_dead(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
-            log = (self.directory / "output.log").read_text(errors="replace")
-            pytest.fail(f"{type(self).__name__} ended at its start:\n{log[-2000:]}")
+            logs = [path.read_text() for path in self.directory.glob("*.log")]
+            pytest.fail(f"{type(self).__name__} ended at its start:\n{''.join(logs)}")
         return self.is_ready()
+
+
+AnyServer = TypeVar("AnyServer", bound=Server)
 
 
 class Valkey(Server):
@@ -330,21 +334,21 @@ class PostgreSQL(Server):
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[Valkey]:
     """Valkey on a free port; its data survive `restart()`."""
-    with _running(Valkey) as server:
+    with started(Valkey) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMQ]:
     """RabbitMQ on a free port; ask it for a `vhost()` of one's own."""
-    with _running(RabbitMQ) as server:
+    with started(RabbitMQ) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgreSQL]:
     """PostgreSQL on a free port; ask it for a `database()` of one's own."""
-    with _running(PostgreSQL) as server:
+    with started(PostgreSQL) as server:
         yield server
 
 
@@ -356,8 +360,11 @@ def _servers_are_up(request: pytest.FixtureRequest) -> None:
 
 
 @contextlib.contextmanager
-def running(kind: Callable[[Path], Server]) -> Iterator[Server]:
-    """A started server of `kind` in a temporary directory, gone afterwards."""
+def started(kind: Callable[[Path], AnyServer]) -> Iterator[AnyServer]:
+    """A server of `kind` in a temporary directory, gone afterwards.
+
+    Where its program is not installed, the test is skipped; in CI it fails.
+    """
     # Not pytest's own directory, which no other user may enter.
     directory = Path(tempfile.mkdtemp(prefix="unstuck-"))
     try:
@@ -367,19 +374,12 @@ def running(kind: Callable[[Path], Server]) -> Iterator[Server]:
             yield server
         finally:
             server.kill()
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _running(kind: Callable[[Path], Server]) -> Iterator[Server]:
-    try:
-        with running(kind) as server:
-            yield server
     except MissingServer as error:
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))
         pytest.skip(str(error))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _rabbitmq_programs() -> Path:

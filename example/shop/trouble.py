@@ -252,7 +252,7 @@ _ALL = (
         hang_python_deaf,
         title="Hang in Python, deaf",
         what="The same loop around “except Exception: pass”, which swallows the soft limit.",
-        seen=f"The child is killed after {HARD_LIMIT_SECONDS} seconds; the letter has its stack.",
+        seen=f"The soft limit is swallowed; the child is killed after {HARD_LIMIT_SECONDS} seconds.",
         reason="hard_limit",
     ),
     _running(
@@ -261,8 +261,8 @@ _ALL = (
         title="Hang in C, holding the GIL",
         what="sum() over a series without an end: no Python code of the child runs any more, "
         "signal handlers included.",
-        seen=f"The child is killed after {HARD_LIMIT_SECONDS} seconds; the letter has its stack "
-        "all the same.",
+        seen=f"The child is killed from outside after {HARD_LIMIT_SECONDS} seconds; nothing inside "
+        "it could have done so.",
         reason="hard_limit",
     ),
     _running(

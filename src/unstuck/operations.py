@@ -246,7 +246,7 @@ class _Run:
 
     replayed: dict[int, str] = field(default_factory=dict)
     skipped: dict[int, str] = field(default_factory=dict)
-    died: int = 0
+    dead: set[str] = field(default_factory=set)
     canary: str = ""
     stopped: str = ""
     newest_before: int = 0
@@ -262,7 +262,7 @@ class _Run:
             total=len(self.rows),
             replayed=dict(self.replayed),
             skipped=dict(self.skipped),
-            died=self.died,
+            died=len(self.dead),
             canary=self.canary,
             stopped=self.stopped,
         )
@@ -273,6 +273,7 @@ class _Run:
             return
         self.canary = self._watch(task_id, self.clock() + seconds)
         if self.canary == "died":
+            self.dead.add(task_id)
             self.stopped = "the canary died"
 
     def send_rest(self, interval: float, stop_after_deaths: int) -> Iterator[None]:
@@ -282,8 +283,8 @@ class _Run:
             due = max(due, self.clock()) + interval
             if self.clock() - self.looked_at >= LOOK_SECONDS:
                 self.look()
-            if self.died >= stop_after_deaths:
-                self.stopped = f"{self.died} of the replays are dead letters again"
+            if len(self.dead) >= stop_after_deaths:
+                self.stopped = f"{len(self.dead)} of the replays are dead letters again"
                 return
             self._send(row)
             yield
@@ -292,8 +293,8 @@ class _Run:
         """Count those of this run that are dead letters again."""
         self.looked_at = self.clock()
         since = letters().filter(pk__gt=self.newest_before)
-        dead = set(since.values_list("task_id", flat=True))
-        self.died = len(dead.intersection(self.replayed.values()))
+        buried = set(since.values_list("task_id", flat=True))
+        self.dead |= buried.intersection(self.replayed.values())
 
     def _left(self) -> Iterator[int]:
         for row in self.rows:
@@ -324,7 +325,6 @@ class _Run:
         asks = not isinstance(self.app.backend, DisabledBackend)
         while True:
             if letters().filter(task_id=task_id).exists():
-                self.look()
                 return "died"
             if asks:
                 match self._state(task_id):

@@ -16,6 +16,8 @@ from unstuck.models import DeadLetter
 SHORTEST_PREFIX = 4
 """A shorter one would fit by accident."""
 
+SEARCHED = ("task_id", "task_name", "cause", "exception_type", "exception_message")
+
 ROW_ID = re.compile(r"[0-9]{1,18}")
 UUID_PREFIX = re.compile(r"[0-9a-f-]{4,36}", re.IGNORECASE)
 NAMED = 5
@@ -57,11 +59,13 @@ def select(
     return found
 
 
-def contains(text: str) -> Q:
-    """Letters that have ``text`` in what ended them or in their shown arguments."""
+def contains(text: str, *, arguments: bool = True) -> Q:
+    """Letters that have ``text`` in their ids, their ending or their shown arguments."""
     condition = Q()
-    for field in ("task_name", "cause", "exception_type", "exception_message"):
+    for field in SEARCHED:
         condition |= Q(**{f"{field}__icontains": text})
+    if not arguments:
+        return condition
     # Some databases keep JSON as it was written, some decode its escapes.
     for spelling in {text, json.dumps(text)[1:-1]}:
         condition |= Q(args__icontains=spelling) | Q(kwargs__icontains=spelling)

@@ -11,30 +11,11 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import MakeSite
+from tests.integration.sending import TASKS, send, send_raw
 from tests.node import Site
 from tests.waiting import eventually
 
-TASKS = "tests.project.tasks."
 SETTINGS = {"UNSTUCK": {"UNKNOWN_TASK_PATIENCE_SECONDS": 3}}
-
-
-def send(site: Site, name: str, *args: Any, **options: Any) -> str:
-    """Send a task; its id."""
-    with site.client() as app:
-        return str(app.send_task(TASKS + name, args, **options).id)
-
-
-def send_raw(site: Site, body: bytes, **headers: Any) -> None:
-    """Send what no Celery would send."""
-    with site.client() as app, app.producer_or_acquire() as producer:
-        producer.publish(
-            body,
-            routing_key="celery",
-            declare=[app.amqp.queues["celery"]],
-            content_type="application/json",
-            content_encoding="utf-8",
-            headers=headers,
-        )
 
 
 BURIED = {
@@ -143,7 +124,7 @@ def test_a_task_that_kills_its_child_once_succeeds(make_site: MakeSite) -> None:
         result = app.send_task(
             TASKS + "kill_once", [str(site.directory / "marker")], ignore_result=False
         )
-        assert result.get(timeout=30) == "survived"
+        assert site.result(app, result.id) == "survived"
 
     assert site.runs(result.id) == 2
     assert site.letters() == []

@@ -14,7 +14,7 @@ import pytest
 from kombu import Connection, Queue
 
 from tests.processes import alive
-from tests.services import PostgreSQL, RabbitMQ, Valkey
+from tests.services import MissingServer, PostgreSQL, RabbitMQ, Valkey, started
 from tests.waiting import eventually
 from unstuck.dev import tether
 
@@ -102,6 +102,28 @@ class TestPostgreSQL:
     def test_databases_are_fresh(self, postgres: PostgreSQL) -> None:
         """Each `database()` is another one."""
         assert postgres.database().name != postgres.database().name
+
+
+class TestMissingServer:
+    """What happens where a server program is not installed."""
+
+    def test_a_laptop_skips_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without CI=true the reason to skip names the program."""
+        monkeypatch.delenv("CI", raising=False)
+
+        with pytest.raises(pytest.skip.Exception, match="rabbit"), started(_missing):
+            pass
+
+    def test_ci_fails_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With CI=true a missing program is a failure, so nothing goes untested."""
+        monkeypatch.setenv("CI", "true")
+
+        with pytest.raises(pytest.fail.Exception, match="rabbit"), started(_missing):
+            pass
+
+
+def _missing(directory: Path) -> Valkey:
+    raise MissingServer("rabbitmq-server is not installed")
 
 
 class TestDeathOfTheParent:

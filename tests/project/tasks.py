@@ -47,6 +47,25 @@ def retry(self: Any) -> None:
         raise self.retry(exc=error)
 
 
+@shared_task(bind=True, max_retries=1, default_retry_delay=0.2)
+def retry_when_told(self: Any, marker: str) -> None:
+    _run(self)
+    _wait_for(marker)
+    raise self.retry(exc=ValueError("still no"))
+
+
+@shared_task(bind=True)
+def fail_when_told(self: Any, marker: str) -> None:
+    _run(self)
+    _wait_for(marker)
+    raise ValueError("no")
+
+
+def _wait_for(marker: str) -> None:
+    while not os.path.exists(marker):
+        time.sleep(0.02)
+
+
 @shared_task(bind=True)
 def retry_by_settings(self: Any) -> None:
     _run(self)
@@ -63,6 +82,15 @@ def retry_with_what_cannot_be_sent(self: Any) -> None:
 def sleep(self: Any, seconds: float) -> None:
     _run(self)
     time.sleep(seconds)
+    ledger.write("end", id=self.request.id)
+
+
+@shared_task(bind=True)
+def sleep_once(self: Any, seconds: float, marker: str) -> None:
+    _run(self)
+    if not os.path.exists(marker):
+        with open(marker, "w"):
+            time.sleep(seconds)
     ledger.write("end", id=self.request.id)
 
 

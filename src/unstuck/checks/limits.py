@@ -43,6 +43,7 @@ COUNT = (
     _or_none(lambda value: _whole(value) and value >= 0),
     "a whole number, 0 or above, or None",
 )
+MAPPING = (lambda value: isinstance(value, Mapping), "a dict")
 FLAG = (_flag, "True or False")
 
 HARD = "task_time_limit"
@@ -70,10 +71,10 @@ RULES: Mapping[str, tuple[Check, str]] = {
     "broker_connection_timeout": SECONDS,
     "broker_connection_retry_on_startup": (_or_none(_flag), "True or False"),
     "broker_pool_acquire_timeout": SECONDS,
-    "task_publish_retry_policy": (
-        lambda value: isinstance(value, Mapping),
-        "a dict",
-    ),
+    "task_publish_retry_policy": MAPPING,
+    "redis_socket_connect_timeout": SECONDS,
+    "redis_socket_timeout": SECONDS,
+    "result_backend_transport_options": MAPPING,
 }
 
 

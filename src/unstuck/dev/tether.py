@@ -33,8 +33,11 @@ from typing import IO
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
+PROC = Path("/proc")
+
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 END_NOW = signal.SIGQUIT
+LISTENED_TO = (*PASSED_ON, END_NOW, signal.SIGCHLD)
 
 ORPHAN_GRACE_SECONDS = 1.0
 """From the death of the parent to the SIGKILL of everything below."""
@@ -122,12 +125,12 @@ class _Tether:
                 self.status = code if code >= 0 else 128 - code
 
     def _kill_once(self) -> bool:
-        # The command's own session first: where there is no /proc, that is all we know.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._pid, signal.SIGKILL)
-        for pid in descendants(os.getpid()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            if PROC.exists():
+                for pid in descendants(os.getpid()):
+                    os.kill(pid, signal.SIGKILL)
+            else:
+                os.killpg(self._pid, signal.SIGKILL)  # all that we know without /proc
         return self.reap()
 
     def _send(self, number: int) -> None:
@@ -151,7 +154,7 @@ def descendants(ancestor: int) -> list[int]:
 
 
 def _parents() -> Iterator[tuple[int, int]]:
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for stat in PROC.glob("[0-9]*/stat"):
         try:
             # The name in parentheses may hold anything, so look behind the last one.
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
@@ -163,9 +166,12 @@ def _parents() -> Iterator[tuple[int, int]]:
 
 def _start(command: Sequence[str]) -> int:
     parent = os.getpid()
+    # A signal that comes before the command is one waits until then.
+    signal.pthread_sigmask(signal.SIG_BLOCK, LISTENED_TO)
     pid = os.fork()
     if pid == 0:
         _become(command, parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LISTENED_TO)
     return pid
 
 
@@ -176,8 +182,9 @@ def _become(command: Sequence[str], parent: int) -> None:
         if os.getppid() != parent:
             os._exit(127)
         signal.set_wakeup_fd(-1)
-        for number in (*PASSED_ON, END_NOW, signal.SIGCHLD):
+        for number in LISTENED_TO:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, LISTENED_TO)
         os.execvp(command[0], list(command))  # noqa: S606 - no shell is meant
     except OSError as error:
         os.write(2, f"{command[0]}: {error.strerror}\n".encode())
@@ -190,7 +197,7 @@ def _listen() -> int:
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
-    for number in (*PASSED_ON, END_NOW, signal.SIGCHLD):
+    for number in LISTENED_TO:
         signal.signal(number, lambda *_: None)
     return reading
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -14,8 +15,9 @@ from celery.exceptions import NotRegistered
 from celery.worker.consumer import consumer as celery_consumer
 from celery.worker.state import active_requests
 
-from unstuck.core.outcome import Ending
-from unstuck.core.verdict import Bury
+from unstuck.core.clock import system_clock
+from unstuck.core.outcome import Ending, Outcome
+from unstuck.core.verdict import Requeue, Verdict
 from unstuck.worker import notes
 from unstuck.worker.outcomes import outcome_of_error
 from unstuck.worker.policy import policy_of_no_task
@@ -61,14 +63,43 @@ class Consumer(celery_consumer.Consumer):
         """A task that this worker does not know; perhaps a deploy is on its way."""
         name = message.headers.get("task") if message.headers else None
         error = NotRegistered(name or str(exc))
-        if self._end(message, Ending.UNKNOWN_TASK, error):
-            signals.task_unknown.send(
-                sender=self,
-                message=message,
-                exc=exc,
-                name=name,
-                id=(message.headers or {}).get("id"),
-            )
+        outcome = outcome_of_error(Ending.UNKNOWN_TASK, error)
+        handover = self._handover(message, later=self._hold)
+        verdict = handover.decide(outcome)
+        if not isinstance(verdict, Requeue):
+            self._bury_unknown(handover, verdict, outcome, error, exc)
+            return
+
+        def after_the_wait() -> None:
+            # Celery looks for the task before it looks at an ETA, so the message would
+            # come straight back if it were queued again at once: it waits in hand.
+            verdict = handover.decide(outcome)
+            if isinstance(verdict, Requeue):
+                at_once = Requeue(system_clock())
+                handover.settle(at_once, outcome, self._facts())
+            else:
+                self._bury_unknown(handover, verdict, outcome, error, exc)
+
+        wait = (verdict.at - system_clock()).total_seconds()
+        handover.hold(max(wait, 0), after_the_wait)
+
+    def _bury_unknown(
+        self,
+        handover: Handover,
+        verdict: Verdict,
+        outcome: Outcome,
+        error: BaseException,
+        exc: BaseException,
+    ) -> None:
+        self._record_failure(handover.received, error)
+        handover.settle(verdict, outcome, self._facts())
+        signals.task_unknown.send(
+            sender=self,
+            message=handover.received,
+            exc=exc,
+            name=handover.delivery.task_name,
+            id=handover.delivery.task_id,
+        )
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Something that is no task message at all."""
@@ -83,32 +114,31 @@ class Consumer(celery_consumer.Consumer):
         self._reject(message, exc)
 
     def _reject(self, message: Any, error: BaseException) -> None:
-        self._end(message, Ending.UNDECODABLE, error)
+        outcome = outcome_of_error(Ending.UNDECODABLE, error)
+        handover = self._handover(message, later=self.later)
+        verdict = handover.decide(outcome)
+        self._record_failure(message, error)
+        handover.settle(verdict, outcome, self._facts())
         signals.task_rejected.send(sender=self, message=message, exc=error)
 
-    def _end(self, message: Any, ending: Ending, error: BaseException) -> bool:
-        """Settle a message that has no request. Says whether it was buried."""
-        held = ending is Ending.UNKNOWN_TASK
-        handover = Handover(
+    def _handover(self, message: Any, later: Callable[..., None]) -> Handover:
+        """A message that has no request, in our hands."""
+        queue = queue_of(message, self)
+        delivery = notes.delivery_from(message.headers or {}, queue)
+        return Handover(
             app=self.app,
             received=message,
-            delivery=notes.delivery_from(
-                message.headers or {}, queue_of(message, self)
+            delivery=replace(
+                delivery, unknown_since=delivery.unknown_since or system_clock()
             ),
             policy=policy_of_no_task(),
             ack=partial(message.ack_log_error, logger, self.connection_errors),
-            later=self._hold if held else self.later,
+            later=later,
             connection=self.connection_number,
         )
-        outcome = outcome_of_error(ending, error)
-        verdict = handover.verdict_on(outcome)
-        if verdict is None:
-            return False
-        buried = isinstance(verdict, Bury)
-        if buried:
-            self._record_failure(message, error)
-        handover.settle(verdict, outcome, RunFacts(node=self.hostname))
-        return buried
+
+    def _facts(self) -> RunFacts:
+        return RunFacts(node=self.hostname)
 
     def _hold(self, seconds: float, function: Callable[[], None]) -> None:
         """Like ``later``, and let one more message in meanwhile."""

@@ -14,7 +14,7 @@ import kombu
 from unstuck.core.clock import system_clock
 from unstuck.core.decide import decide
 from unstuck.core.delivery import Delivery
-from unstuck.core.outcome import Ending, Outcome
+from unstuck.core.outcome import Outcome
 from unstuck.core.policy import Policy
 from unstuck.core.verdict import Ack, Bury, Reason, Requeue, Retry, Verdict
 from unstuck.letters import queue
@@ -80,23 +80,16 @@ class Handover:
                 "%s reported again as %s", self.delivery.task_id, outcome.ending
             )
             return None
+        return self.decide(outcome)
+
+    def decide(self, outcome: Outcome) -> Verdict:
+        """What becomes of the message now, said in the log as well."""
         verdict = decide(outcome, self.delivery, self.policy, system_clock())
         _log(self.delivery, outcome, verdict)
         return verdict
 
     def settle(self, verdict: Verdict, outcome: Outcome, facts: RunFacts) -> None:
         """Carry the verdict out; again and again while the broker does not take it."""
-        unknown = outcome.ending is Ending.UNKNOWN_TASK
-        if unknown and isinstance(verdict, Requeue):
-            # Celery looks for the task before it looks at an ETA, so this message
-            # would come straight back: keep it in hand instead.
-            wait = (verdict.at - system_clock()).total_seconds()
-            now = Requeue(system_clock())
-            self._later(max(wait, 0), now, outcome, facts)
-        else:
-            self._carry_out(verdict, outcome, facts)
-
-    def _carry_out(self, verdict: Verdict, outcome: Outcome, facts: RunFacts) -> None:
         try:
             self._write(verdict, outcome, facts)
         except Exception:
@@ -108,20 +101,20 @@ class Handover:
                 verdict,
                 TRY_AGAIN_SECONDS,
             )
-            self._later(TRY_AGAIN_SECONDS, verdict, outcome, facts)
+            self.hold(TRY_AGAIN_SECONDS, lambda: self.settle(verdict, outcome, facts))
         else:
             self.ack()
 
-    def _later(
-        self, seconds: float, verdict: Verdict, outcome: Outcome, facts: RunFacts
-    ) -> None:
-        def carry_out_if_still_ours() -> None:
-            # A message of a lost connection is the broker's again, and on its way
-            # to somebody: carrying it out here as well would double it.
-            if self.received_on == self.connection():
-                self._carry_out(verdict, outcome, facts)
+    def hold(self, seconds: float, then: Callable[[], object]) -> None:
+        """Keep the message in hand for a while, and go on if it is still ours."""
 
-        self.later(seconds, carry_out_if_still_ours)
+        def go_on() -> None:
+            # A message of a lost connection is the broker's again, and on its way
+            # to somebody: settling it here as well would double it.
+            if self.received_on == self.connection():
+                then()
+
+        self.later(seconds, go_on)
 
     def _write(self, verdict: Verdict, outcome: Outcome, facts: RunFacts) -> None:
         now = system_clock()

@@ -46,7 +46,7 @@ def reason(text: str) -> Reason:
     try:
         return Reason(text)
     except ValueError:
-        near = difflib.get_close_matches(text, list(Reason), n=1)
+        near = difflib.get_close_matches(text, [known.value for known in Reason], n=1)
         remedy = f"Did you mean {near[0]!r}? " if near else ""
         message = f"{text!r} is no reason. {remedy}There are: {', '.join(Reason)}."
         raise argparse.ArgumentTypeError(message) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
@@ -57,8 +58,10 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--rate", type=asking.positive, metavar="N", help="at most N a second")
     add("--canary", action="store_true", help="one first; the rest if it lives")
-    add("--args", type=asking.json_list, metavar="JSON", help="new arguments, one ID")
-    add("--kwargs", type=asking.json_object, metavar="JSON", help="likewise by name")
+    # Django keeps the name "args" for itself.
+    edit = functools.partial(parser.add_argument, metavar="JSON")
+    edit("--args", dest="new_args", type=asking.json_list, help="for exactly one ID")
+    edit("--kwargs", dest="new_kwargs", type=asking.json_object, help="likewise")
     add("--again", action="store_true", help="also what was replayed before")
     add("--why", default="", help="the reason, for the audit")
 
@@ -164,23 +167,26 @@ def _replay(options: dict[str, Any], out: TextIO) -> int:
 
 
 def _check_edits(options: Mapping[str, Any]) -> None:
-    edited = options["args"] is not None or options["kwargs"] is not None
-    if edited and len(options["ids"]) != 1:
+    if _edited(options) and len(options["ids"]) != 1:
         raise UsageError("--args and --kwargs go with exactly one ID.")
+
+
+def _edited(options: Mapping[str, Any]) -> bool:
+    return options["new_args"] is not None or options["new_kwargs"] is not None
 
 
 def _replay_one(
     app: Any, letter: DeadLetter, options: Mapping[str, Any], out: TextIO
 ) -> int:
-    if options["args"] is not None or options["kwargs"] is not None:
+    if _edited(options):
         project.load_tasks(app)  # their signatures say what fits
     task_id = operations.replay_letter(
         app,
         letter,
         who=asking.who(),
         why=options["why"],
-        args=options["args"],
-        kwargs=options["kwargs"],
+        args=options["new_args"],
+        kwargs=options["new_kwargs"],
         again=options["again"],
     )
     report = ReplayReport(total=1, replayed={letter.pk: task_id})

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int, default=8000, help="of the web server (default 8000)")
     add("--valkey-port", type=int, help="of the embedded Valkey (default: a free one)")
     add("--app", help="of Celery, as in `celery -A` (default: the project's package)")
-    add("--concurrency", type=int, help="of the worker")
+    add("--concurrency", type=int, default=8, help="of the worker (default: 8)")
     add("--pool", help="of the worker")
     add("--no-beat", action="store_true", help="start no celery beat")
     add(
@@ -184,9 +184,7 @@ def _scheme(app: Celery) -> str:
 
 
 def _worker_options(options: dict[str, Any]) -> list[str]:
-    words = ["-l", "info"]
-    if options["concurrency"] is not None:
-        words += ["--concurrency", str(options["concurrency"])]
+    words = ["-l", "info", "--concurrency", str(options["concurrency"])]
     if options["pool"] is not None:
         words += ["--pool", options["pool"]]
     return words

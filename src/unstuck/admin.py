@@ -1,0 +1,369 @@
+"""Dead letters and the audit in Django's admin: to look, to replay, to purge."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
+from django.utils.timezone import localtime
+
+from unstuck import admin_actions, conf, selection
+from unstuck.models import AuditEntry, DeadLetter
+
+HIDDEN = "hidden: needs unstuck.view_payload"
+LARGE = ("message", "traceback", "stack", "headers", "properties", "args", "kwargs")
+
+STYLE = {"all": ["unstuck/admin.css"]}
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """Rows that nobody edits by hand, in the database that the project chose."""
+
+    show_full_result_count = False
+    list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).using(conf.current().database)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class TaskFilter(admin.SimpleListFilter):
+    """The names of tasks that have letters, as many as a page can show."""
+
+    title = "task"
+    parameter_name = "task"
+    most = 100
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        names = selection.letters().order_by("task_name").values_list("task_name")
+        return [(name, name or "-") for (name,) in names.distinct()[: self.most]]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[DeadLetter]
+    ) -> QuerySet[DeadLetter]:
+        name = self.value()
+        return queryset if name is None else queryset.filter(task_name=name)
+
+
+class ReplayedFilter(admin.SimpleListFilter):
+    """What is still to be looked after."""
+
+    title = "replayed"
+    parameter_name = "replayed"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("no", "not replayed"), ("yes", "replayed")]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[DeadLetter]
+    ) -> QuerySet[DeadLetter]:
+        match self.value():
+            case "yes":
+                return queryset.filter(replayed_at__isnull=False)
+            case "no":
+                return queryset.filter(replayed_at__isnull=True)
+        return queryset
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(ReadOnlyAdmin):
+    """Dead letters: everybody with view permission looks, operators act."""
+
+    list_display = ("task", "reason", "ending", "buried", "replayed")
+    list_filter = ("reason", ReplayedFilter, "buried_at", TaskFilter)
+    date_hierarchy = "buried_at"
+    search_fields = ("task_id", "task_name", "exception_type", "exception_message")
+    actions = ("replay_selected", "purge_selected")
+    change_form_template = "admin/unstuck/deadletter/change_form.html"
+
+    class Media:
+        css = STYLE
+
+    # -- who may see what
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        """Whether this user may replay and purge."""
+        return request.user.has_perm("unstuck.operate")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
+        letters = super().get_queryset(request)
+        match = request.resolver_match
+        listing = (
+            match is not None and match.url_name == "unstuck_deadletter_changelist"
+        )
+        return letters.defer(*LARGE) if listing else letters
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[DeadLetter], search_term: str
+    ) -> tuple[QuerySet[DeadLetter], bool]:
+        """Arguments are searched only for those who may see them."""
+        arguments = sees_payload(request)
+        for word in search_term.split():
+            queryset = queryset.filter(selection.contains(word, arguments=arguments))
+        return queryset, False
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        arguments: tuple[str, ...]
+        if sees_payload(request):
+            arguments = ("shown_args", "shown_kwargs", "shown_headers")
+        else:
+            arguments = ("hidden_arguments",)
+        return (
+            (None, {"fields": ("task", "task_id", "queue", "reason", "cause")}),
+            (
+                "What happened",
+                {
+                    "fields": (
+                        "exception",
+                        "shown_traceback",
+                        "shown_stack",
+                        "shown_waiting_for",
+                    )
+                },
+            ),
+            ("Arguments", {"fields": arguments}),
+            (
+                "When and where",
+                {
+                    "fields": (
+                        "buried_at",
+                        "attempts",
+                        "deliveries",
+                        "runtime_seconds",
+                        "rss",
+                        "node",
+                        "pid",
+                        "fingerprint",
+                        "letter_id",
+                    )
+                },
+            ),
+            (
+                "Replay",
+                {"fields": ("replay_of_link", "replayed_at", "replayed_as_link")},
+            ),
+        )
+
+    # -- what is shown
+
+    @admin.display(description="task", ordering="task_name")
+    def task(self, letter: DeadLetter) -> str:
+        return letter.task_name or "(unknown)"
+
+    @admin.display(description="ending")
+    def ending(self, letter: DeadLetter) -> str:
+        return Truncator(letter.cause or _exception(letter) or "-").chars(80)
+
+    @admin.display(description="buried", ordering="buried_at")
+    def buried(self, letter: DeadLetter) -> str:
+        """When, short enough for a column."""
+        return date_format(localtime(letter.buried_at), "Y-m-d H:i")
+
+    @admin.display(description="replayed", ordering="replayed_at")
+    def replayed(self, letter: DeadLetter) -> str:
+        """Whether somebody has looked after it."""
+        return "yes" if letter.replayed_at else "no"
+
+    @admin.display(description="exception")
+    def exception(self, letter: DeadLetter) -> SafeString | str:
+        return block(_exception(letter))
+
+    @admin.display(description="traceback")
+    def shown_traceback(self, letter: DeadLetter) -> SafeString | str:
+        return block(letter.traceback)
+
+    @admin.display(description="stack")
+    def shown_stack(self, letter: DeadLetter) -> SafeString | str:
+        return block(letter.stack)
+
+    @admin.display(description="waiting for")
+    def shown_waiting_for(self, letter: DeadLetter) -> SafeString | str:
+        return block(letter.waiting_for)
+
+    @admin.display(description="positional")
+    def shown_args(self, letter: DeadLetter) -> SafeString | str:
+        return block(_readable(letter.args))
+
+    @admin.display(description="by name")
+    def shown_kwargs(self, letter: DeadLetter) -> SafeString | str:
+        return block(_readable(letter.kwargs))
+
+    @admin.display(description="headers")
+    def shown_headers(self, letter: DeadLetter) -> SafeString | str:
+        return block(_readable(letter.headers))
+
+    @admin.display(description="arguments")
+    def hidden_arguments(self, letter: DeadLetter) -> str:
+        return HIDDEN
+
+    @admin.display(description="memory")
+    def rss(self, letter: DeadLetter) -> str:
+        return f"{letter.rss_bytes / 2**20:.0f} MiB" if letter.rss_bytes else "-"
+
+    @admin.display(description="replay of")
+    def replay_of_link(self, letter: DeadLetter) -> SafeString | str:
+        return _link(letter.replay_of)
+
+    @admin.display(description="replayed as")
+    def replayed_as_link(self, letter: DeadLetter) -> SafeString | str:
+        return _link(letter.replayed_as)
+
+    # -- what can be done
+
+    @admin.action(description="Replay selected dead letters", permissions=["operate"])
+    def replay_selected(
+        self, request: HttpRequest, queryset: QuerySet[DeadLetter]
+    ) -> HttpResponse | None:
+        """Put the messages back, once somebody has confirmed it."""
+        return admin_actions.act(self, request, queryset, "replay")
+
+    @admin.action(description="Purge selected dead letters", permissions=["operate"])
+    def purge_selected(
+        self, request: HttpRequest, queryset: QuerySet[DeadLetter]
+    ) -> HttpResponse | None:
+        """Delete the letters, once somebody has confirmed it."""
+        return admin_actions.act(self, request, queryset, "purge")
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        own = [
+            path(
+                f"<int:pk>/{verb}/",
+                wrap(self.act_on_one),
+                {"verb": verb},
+                name=f"unstuck_deadletter_{verb}",
+            )
+            for verb in admin_actions.VERBS
+        ]
+        body = path("<int:pk>/body/", wrap(self.body), name="unstuck_deadletter_body")
+        return [*own, body, *super().get_urls()]
+
+    def act_on_one(self, request: HttpRequest, pk: int, verb: str) -> HttpResponse:
+        """Replay or purge one letter, once somebody has confirmed it."""
+        looks = self.has_view_permission(request)
+        if not (looks and self.has_operate_permission(request)):
+            raise PermissionDenied
+        if self._letter(pk) is None:
+            return self._gone(request, pk)
+        one = selection.letters().filter(pk=pk)
+        page = admin_actions.act(self, request, one, verb)
+        if page is not None:
+            return page
+        still_there = self._letter(pk) is not None
+        return HttpResponseRedirect(_url("change", pk) if still_there else _url())
+
+    def body(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """The message as it was on the broker, arguments in clear."""
+        letter = self._letter(pk)
+        if letter is None:
+            return self._gone(request, pk)
+        if not (self.has_view_permission(request) and sees_payload(request)):
+            raise PermissionDenied
+        message = letter.stored_message()
+        context = {
+            "title": "Message body",
+            "subtitle": str(letter),
+            "letter": letter,
+            "message": message,
+            "text": message.body.decode("utf-8", "backslashreplace"),
+        }
+        template = "admin/unstuck/deadletter/body.html"
+        return admin_actions.page(self, request, template, context)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        context = {
+            "may_operate": self.has_operate_permission(request),
+            "sees_payload": sees_payload(request),
+            **(extra_context or {}),
+        }
+        return super().changeform_view(request, object_id, form_url, context)
+
+    def _letter(self, pk: int) -> DeadLetter | None:
+        return selection.letters().filter(pk=pk).first()
+
+    def _gone(self, request: HttpRequest, pk: int) -> HttpResponse:
+        text = f"There is no dead letter {pk}; somebody may have purged it."
+        self.message_user(request, text, messages.WARNING)
+        return HttpResponseRedirect(_url())
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    """Who did what, when and why."""
+
+    list_display = ("at", "who", "what", "target", "why")
+    list_filter = ("what", "at")
+    date_hierarchy = "at"
+    search_fields = ("who", "target", "why")
+    fields = ("at", "who", "what", "target", "why", "shown_details")
+
+    class Media:
+        css = STYLE
+
+    @admin.display(description="details")
+    def shown_details(self, entry: AuditEntry) -> SafeString | str:
+        """What was done, in full."""
+        return block(_readable(entry.details))
+
+
+def sees_payload(request: HttpRequest) -> bool:
+    """Whether this user may see the arguments of tasks."""
+    return request.user.has_perm("unstuck.view_payload")
+
+
+def block(text: str) -> SafeString | str:
+    """Text of several lines as it is, escaped."""
+    if not text:
+        return "-"
+    return format_html('<pre class="unstuck-block">{}</pre>', text)
+
+
+def _exception(letter: DeadLetter) -> str:
+    parts = (letter.exception_type, letter.exception_message)
+    return ": ".join(part for part in parts if part)
+
+
+def _readable(value: Any) -> str:
+    if value is None:
+        return "could not be read"
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _link(task_id: str) -> SafeString | str:
+    """A task id, as a link when there is a letter of that task."""
+    letter = selection.letters().filter(task_id=task_id).first() if task_id else None
+    if letter is None:
+        return task_id or "-"
+    return format_html('<a href="{}">{}</a>', _url("change", letter.pk), task_id)
+
+
+def _url(name: str = "changelist", *args: Any) -> str:
+    return reverse(f"admin:unstuck_deadletter_{name}", args=args)

@@ -1,0 +1,55 @@
+"""Stopping a worker gives back what it has not done, without strikes or losses."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.integration.conftest import MakeSite
+from tests.integration.sending import send
+from tests.waiting import eventually
+
+
+def test_sigterm_gives_back_what_has_not_started(make_site: MakeSite) -> None:
+    """ETA tasks in a worker's memory return clean, at-most-once tasks among them."""
+    site = make_site()
+    with site.node("-c", "1") as node:
+        ids = [
+            send(site, "add", 1, 2, countdown=8),
+            send(site, "add_at_most_once", 1, 2, countdown=8),
+        ]
+        eventually(lambda: all(task_id in node.log() for task_id in ids), 20)
+        running = send(site, "sleep", 2)
+        eventually(lambda: site.runs(running) == 1, 20)
+        node.send(signal.SIGTERM)
+        assert node.wait() == 0
+        assert site.events("end", id=running)
+        assert site.queue_lengths("celery") == {"celery": 2}
+
+    with site.node("-c", "1") as node:
+        eventually(lambda: all(site.runs(task_id) == 1 for task_id in ids), 40)
+        eventually(lambda: not site.queue_lengths("celery")["celery"], 10)
+        assert "runs again" not in node.log()
+
+    assert site.runs(running) == 1
+    assert site.letters() == []
+
+
+def test_a_cold_shutdown_gives_back_what_runs_and_counts_no_strike(
+    make_site: MakeSite,
+) -> None:
+    """SIGQUIT at the end of the soft shutdown time: back in the queue, not buried."""
+    site = make_site(
+        CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT=0.5, UNSTUCK={"MAX_STRIKES": 1}
+    )
+    with site.node("-c", "1") as node:
+        task_id = send(site, "sleep_once", 60, str(site.directory / "marker"))
+        eventually(lambda: (site.directory / "marker").exists(), 20)
+        node.send(signal.SIGQUIT)
+        node.wait()
+        assert site.queue_lengths("celery") == {"celery": 1}
+
+    with site.node("-c", "1"):
+        eventually(lambda: site.events("end", id=task_id), 40)
+
+    assert site.runs(task_id) == 2
+    assert site.letters() == []

@@ -1,0 +1,361 @@
+"""Dead letters and the audit in Django's admin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from tests.unit.dead import archived, published
+from unstuck import Celery, admin_actions
+from unstuck.core.verdict import Reason
+from unstuck.models import AuditEntry, DeadLetter
+from unstuck.operations import replay_letter
+
+pytestmark = pytest.mark.django_db
+
+LIST = reverse("admin:unstuck_deadletter_changelist")
+SCRIPT = "<script>alert(1)</script>"
+
+
+def page(name: str, letter: DeadLetter) -> str:
+    return reverse(f"admin:unstuck_deadletter_{name}", args=[letter.pk])
+
+
+def text_of(client: Client, url: str, **query: str) -> str:
+    response = client.get(url, query)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def login(client: Client, *permissions: str) -> Client:
+    """A member of the staff with these permissions and no others."""
+    user = User.objects.create_user("olga", is_staff=True)
+    for codename in permissions:
+        user.user_permissions.add(Permission.objects.get(codename=codename))
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def viewer(client: Client) -> Client:
+    return login(client, "view_deadletter")
+
+
+@pytest.fixture
+def operator(client: Client) -> Client:
+    return login(client, "view_deadletter", "operate")
+
+
+def act(client: Client, action: str, *letters: DeadLetter, **more: Any) -> Any:
+    """Choose an action in the list, and confirm it when ``more`` says so."""
+    rows = [letter.pk for letter in letters]
+    data = {"action": action, "_selected_action": rows, **more}
+    return client.post(LIST, data, follow=True)
+
+
+def test_nobody_looks_without_permission(client: Client, app: Celery) -> None:
+    """Being staff is not enough."""
+    letter = archived(app)
+    login(client)
+
+    for url in (LIST, page("change", letter), page("replay", letter)):
+        assert client.get(url).status_code == 403
+
+
+def test_the_list_shows_what_ended_a_task(viewer: Client, app: Celery) -> None:
+    """Task, reason and ending."""
+    archived(app, reason=Reason.HARD_LIMIT, exception_message="card refused")
+
+    listed = text_of(viewer, LIST)
+
+    assert "shop.charge" in listed
+    assert "hard limit" in listed
+    assert "ValueError: card refused" in listed
+
+
+def test_letters_are_read_only(admin_client: Client, app: Celery) -> None:
+    """Not even a superuser adds, changes, or deletes without a reason."""
+    letter = archived(app)
+
+    assert admin_client.get(reverse("admin:unstuck_deadletter_add")).status_code == 403
+    assert admin_client.get(page("delete", letter)).status_code == 403
+    changed = admin_client.post(page("change", letter), {"task_name": "other"})
+    assert changed.status_code == 403
+    assert "delete_selected" not in text_of(admin_client, LIST)
+
+
+def test_a_viewer_sees_no_button_and_no_action(viewer: Client, app: Celery) -> None:
+    """What one may not do is not offered."""
+    letter = archived(app)
+
+    assert "replay_selected" not in text_of(viewer, LIST)
+    shown = text_of(viewer, page("change", letter))
+    assert page("replay", letter) not in shown
+    assert page("purge", letter) not in shown
+    assert page("body", letter) not in shown
+
+
+@pytest.mark.parametrize("name", ["replay", "purge"])
+def test_a_viewer_cannot_act(viewer: Client, app: Celery, name: str) -> None:
+    """Neither on one letter nor by a forged action."""
+    letter = archived(app)
+
+    answer = {"confirmed": "yes", "why": "because"}
+    assert viewer.get(page(name, letter)).status_code == 403
+    assert viewer.post(page(name, letter), answer).status_code == 403
+    act(viewer, f"{name}_selected", letter, **answer)
+
+    letter.refresh_from_db()
+    assert letter.replayed_at is None
+    assert not AuditEntry.objects.exists()
+
+
+def test_arguments_are_hidden_without_the_permission(
+    operator: Client, app: Celery
+) -> None:
+    """Also from whoever may operate: page, search, headers and body."""
+    letter = archived(app, args=[1], kwargs={"city": "Cologne"})
+
+    shown = text_of(operator, page("change", letter))
+    assert "hidden: needs unstuck.view_payload" in shown
+    assert "Cologne" not in shown
+    assert operator.get(page("body", letter)).status_code == 403
+    assert page("change", letter) not in text_of(operator, LIST, q="Cologne")
+
+
+def test_arguments_are_shown_redacted_with_the_permission(
+    client: Client, app: Celery
+) -> None:
+    """Secrets stay within the message, which has a page of its own."""
+    letter = archived(
+        app, args=[1, "s3cret"], kwargs={"city": "Köln", "password": "pw"}
+    )
+    login(client, "view_deadletter", "view_payload")
+
+    shown = text_of(client, page("change", letter))
+    body = text_of(client, page("body", letter))
+
+    assert "Köln" in shown
+    assert "[redacted]" in shown
+    assert "s3cret" not in shown
+    assert "s3cret" in body
+    assert page("change", letter) in text_of(client, LIST, q="Köln")
+
+
+def test_what_tasks_say_is_escaped(admin_client: Client, app: Celery) -> None:
+    """On every page that shows it."""
+    letter = archived(
+        app,
+        task_id=SCRIPT,
+        task=f"shop.{SCRIPT}",
+        args=[SCRIPT],
+        kwargs={SCRIPT: SCRIPT},
+        cause=SCRIPT,
+        exception_type=SCRIPT,
+        exception_message=SCRIPT,
+        traceback=SCRIPT,
+        stack=SCRIPT,
+        waiting_for=SCRIPT,
+    )
+    replay_letter(app, letter, who=SCRIPT, why=SCRIPT)
+    entry = AuditEntry.objects.get()
+
+    urls = [
+        LIST,
+        *(page(name, letter) for name in ("change", "replay", "purge", "body")),
+        reverse("admin:unstuck_auditentry_changelist"),
+        reverse("admin:unstuck_auditentry_change", args=[entry.pk]),
+    ]
+    for url in urls:
+        shown = text_of(admin_client, url)
+        assert SCRIPT not in shown
+        assert "&lt;script&gt;" in shown
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"q": "abcd-1"},
+        {"q": "shop.charge"},
+        {"q": "card REFUSED"},
+        {"task": "shop.charge"},
+        {"reason__exact": "failed"},
+        {"replayed": "no"},
+        {"buried_at__year": "2026", "buried_at__month": "5"},
+    ],
+)
+def test_letters_are_found(viewer: Client, app: Celery, query: dict[str, str]) -> None:
+    """By id, name, what was raised, and by the filters."""
+    wanted = archived(app, task_id="abcd-1", exception_message="card refused")
+    other = archived(
+        app, task="shop.mail", reason=Reason.LOST, buried_at=wanted.archived_at
+    )
+    replay_letter(app, other, who="bob")
+
+    listed = text_of(viewer, LIST, **query)
+
+    assert page("change", wanted) in listed
+    assert page("change", other) not in listed
+
+
+def test_a_list_costs_the_same_however_long_it_is(
+    viewer: Client, app: Celery, django_assert_max_num_queries: Any
+) -> None:
+    """No query for each letter."""
+    for _ in range(30):
+        archived(app)
+
+    with django_assert_max_num_queries(12):
+        text_of(viewer, LIST)
+
+
+def test_one_letter_is_replayed_once_it_is_confirmed(
+    operator: Client, app: Celery
+) -> None:
+    """The first page only asks; the audit names the user and the reason."""
+    letter = archived(app)
+
+    asked = text_of(operator, page("replay", letter))
+    assert "Replay 1 dead letter?" in asked
+    assert published(app) == []
+    answer = {"confirmed": "yes", "why": "fixed in 1.2"}
+    response = operator.post(page("replay", letter), answer, follow=True)
+
+    (message,) = published(app)
+    letter.refresh_from_db()
+    assert letter.replayed_as == message.headers["id"]
+    assert "1 dead letter replayed." in response.content.decode()
+    entry = AuditEntry.objects.get()
+    assert (entry.who, entry.why) == ("olga", "fixed in 1.2")
+
+
+def test_a_get_changes_nothing(operator: Client, app: Celery) -> None:
+    """Also with the answer in the address."""
+    letter = archived(app)
+
+    operator.get(page("replay", letter), {"confirmed": "yes", "why": "x"})
+    operator.get(page("purge", letter), {"confirmed": "yes", "why": "x"})
+
+    assert published(app) == []
+    assert DeadLetter.objects.filter(replayed_at=None).exists()
+
+
+def test_acting_needs_the_csrf_token(app: Celery) -> None:
+    """Another site cannot replay in the name of an operator."""
+    letter = archived(app)
+    client = login(Client(enforce_csrf_checks=True), "view_deadletter", "operate")
+
+    response = client.post(page("replay", letter), {"confirmed": "yes", "why": "x"})
+
+    assert response.status_code == 403
+    assert published(app) == []
+
+
+def test_many_letters_are_replayed_once_it_is_confirmed(
+    operator: Client, app: Celery
+) -> None:
+    """The page says how many, and how many were replayed before."""
+    one, two, done = archived(app), archived(app), archived(app)
+    replay_letter(app, done, who="bob")
+    published(app)
+
+    asked = act(operator, "replay_selected", one, two, done).content.decode()
+    assert "Replay 3 dead letters?" in asked
+    assert "skipped therefore: 1." in asked
+    response = act(operator, "replay_selected", one, two, done, confirmed="yes")
+
+    assert len(published(app)) == 2
+    told = response.content.decode()
+    assert "2 dead letters replayed." in told
+    assert f"The dead letter {done.pk} was replayed at" in told
+
+
+def test_letters_are_purged_for_a_reason(operator: Client, app: Celery) -> None:
+    """Without one the page asks again."""
+    gone, kept = archived(app), archived(app)
+
+    again = act(operator, "purge_selected", gone, confirmed="yes", why=" ")
+    assert "This field is required." in again.content.decode()
+    assert DeadLetter.objects.count() == 2
+    act(operator, "purge_selected", gone, confirmed="yes", why="noise")
+
+    assert DeadLetter.objects.get() == kept
+    assert AuditEntry.objects.get().why == "noise"
+
+
+def test_one_letter_is_purged_for_a_reason(operator: Client, app: Celery) -> None:
+    """Afterwards the list is shown, because the letter has no page any more."""
+    letter = archived(app)
+
+    answer = {"confirmed": "yes", "why": "noise"}
+    response = operator.post(page("purge", letter), answer)
+
+    assert response.headers["Location"] == LIST
+    assert not DeadLetter.objects.exists()
+    assert operator.get(page("purge", letter)).headers["Location"] == LIST
+
+
+def test_more_than_one_request_can_do_is_refused(
+    operator: Client, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the command that can."""
+    monkeypatch.setattr(admin_actions, "MOST_AT_ONCE", 1)
+    letters = [archived(app), archived(app)]
+
+    response = act(operator, "replay_selected", *letters, confirmed="yes")
+
+    assert "manage.py unstuck dead replay" in response.content.decode()
+    assert published(app) == []
+
+
+def test_without_an_app_of_ours_the_page_says_what_to_do(
+    operator: Client, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error on the page, not a page of errors."""
+    letter = archived(app)
+    monkeypatch.setattr("unstuck.project.current_app", lambda: None)
+
+    response = act(operator, "replay_selected", letter, confirmed="yes")
+
+    assert "No Celery app is loaded" in response.content.decode()
+
+
+def test_a_replay_and_its_original_are_linked(viewer: Client, app: Celery) -> None:
+    """Both ways, once the replay has died as well."""
+    first = archived(app)
+    task_id = replay_letter(app, first, who="bob")
+    second = archived(app, task_id=task_id)
+    second.replay_of = first.task_id
+    second.save()
+
+    assert page("change", second) in text_of(viewer, page("change", first))
+    assert page("change", first) in text_of(viewer, page("change", second))
+
+
+def test_a_letter_that_cannot_be_read_has_a_page(
+    admin_client: Client, app: Celery
+) -> None:
+    """An undecodable message is shown as far as there is something to show."""
+    letter = archived(app, body=b"\xff\x00", reason=Reason.UNDECODABLE, task="")
+
+    assert "could not be read" in text_of(admin_client, page("change", letter))
+    assert "\\xff" in text_of(admin_client, page("body", letter))
+
+
+def test_the_audit_is_read_only(admin_client: Client, app: Celery) -> None:
+    """Nobody edits what was done."""
+    replay_letter(app, archived(app), who="alice", why="fixed")
+    entry = AuditEntry.objects.get()
+    url = reverse("admin:unstuck_auditentry_change", args=[entry.pk])
+
+    assert "fixed" in text_of(admin_client, url)
+    assert admin_client.post(url, {"why": "other"}).status_code == 403
+    add = reverse("admin:unstuck_auditentry_add")
+    assert admin_client.get(add).status_code == 403
+    assert "delete_selected" not in text_of(
+        admin_client, reverse("admin:unstuck_auditentry_changelist")
+    )
