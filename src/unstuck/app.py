@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import celery
 from kombu.exceptions import OperationalError
 from kombu.utils.imports import symbol_by_name
 
-from unstuck import configuration
+from unstuck import configuration, profile
 from unstuck.profile import PUBLISH_SECONDS
 from unstuck.recorder.step import RecorderStep
 from unstuck.worker.steps import STEPS
@@ -17,6 +17,10 @@ from unstuck.worker.task import with_our_task
 from unstuck.worker.watch import Watch
 
 CONSUMER = "unstuck.worker.consumer:Consumer"
+
+
+def _add_profile(*, source: Any, **_: Any) -> None:
+    configuration.add_profile(source, {"worker_consumer": CONSUMER})
 
 
 class Celery(celery.Celery):
@@ -35,11 +39,20 @@ class Celery(celery.Celery):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.steps["worker"].update((*STEPS, RecorderStep))
+        # The first receiver: those of the project may use tasks, and so bind them.
+        self.on_after_configure.connect(_add_profile, weak=False)
 
-    def _load_config(self) -> Any:
-        conf = super()._load_config()
-        configuration.add_profile(conf, {"worker_consumer": CONSUMER})
-        return conf
+    def _connection(
+        self, url: Any, *args: Any, transport_options: Any = None, **kwargs: Any
+    ) -> Any:
+        # A dict is one value to Celery: one own key would take our timeouts away.
+        own = self.conf.broker_transport_options
+        options = {
+            **profile.transport_options(url),
+            **(own if isinstance(own, Mapping) else {}),
+            **(transport_options or {}),
+        }
+        return super()._connection(url, *args, transport_options=options, **kwargs)
 
     def create_task_cls(self) -> Any:
         """The base class of this app's tasks."""

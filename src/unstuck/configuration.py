@@ -19,8 +19,9 @@ from unstuck.profile import (
 
 MISSING = object()
 
+BROKER_OPTIONS = "broker_transport_options"
 RESULT_OPTIONS = "result_backend_transport_options"
-MERGED = ("broker_transport_options", RESULT_OPTIONS)
+MERGED = (BROKER_OPTIONS, RESULT_OPTIONS)
 """A dict is one value to Celery: unmerged, one own key would take all of ours away."""
 
 
@@ -39,32 +40,39 @@ def add_profile(conf: Any, wiring: Mapping[str, Any]) -> None:
     ``conf`` is the loaded configuration of a Celery app.
     """
     layer = {**wiring, **{row.name: _with_aliases(conf, row) for row in PROFILE}}
-    layer["broker_transport_options"] = dict(transport_options(conf.broker_url))
-    owns = {name: given(conf, name) for name in MERGED}
+    layer[BROKER_OPTIONS] = dict(transport_options(conf.broker_url))
+    for name in MERGED:
+        own = given(conf, name)
+        if isinstance(own, Mapping):
+            conf[name] = {**layer[name], **own}
     conf.maps.insert(len(conf.maps) - 1, layer)
     conf.defaults.insert(len(conf.defaults) - 1, layer)
     conf.__dict__["unstuck_layer"] = layer
-    for name, own in owns.items():
-        if isinstance(own, Mapping):
-            conf[name] = {**layer[name], **own}
 
 
 def let_worker_wait_for_results(conf: Any) -> None:
     """In a worker, sit out a restart of the result store, unless the project decides."""
-    own = _project_value(conf, RESULT_OPTIONS)
-    if "retry_policy" not in own:
-        conf[RESULT_OPTIONS] = {**own, "retry_policy": WORKER_RESULT_RETRIES}
+    options = conf[RESULT_OPTIONS]
+    ours = conf.__dict__["unstuck_layer"][RESULT_OPTIONS]["retry_policy"]
+    if options.get("retry_policy") is ours:
+        conf[RESULT_OPTIONS] = {**options, "retry_policy": WORKER_RESULT_RETRIES}
 
 
 def given(conf: Any, name: str) -> Any:
     """What the project itself says of a setting, or ``MISSING``."""
+    return _find(conf, name)[1]
+
+
+def _find(conf: Any, name: str) -> tuple[str, Any]:
+    """Under which key the project says something of a setting, and what."""
+    conf.get("broker_url")  # Celery reads the settings when somebody asks for one.
     for mapping in _own(conf):
         for key in conf._to_keys(name):
             try:
-                return mapping[key]
+                return key, mapping[key]
             except KeyError:
                 continue
-    return MISSING
+    return "", MISSING
 
 
 def in_force(conf: Any) -> Iterator[InForce]:
@@ -72,7 +80,7 @@ def in_force(conf: Any) -> Iterator[InForce]:
     for row in PROFILE:
         yield InForce(row.name, conf[row.name], _source(conf, row))
     options = transport_options(conf.broker_url)
-    own = _project_value(conf, "broker_transport_options")
+    own = _before_merging(conf, BROKER_OPTIONS)
     for key, value in sorted({**options, **own}.items()):
         source = "project" if key in own else "unstuck"
         yield InForce(f"broker_transport_options[{key}]", value, source)
@@ -91,18 +99,8 @@ def _with_aliases(conf: Any, row: Default) -> Any:
     return row.value
 
 
-def _source(conf: Any, row: Default) -> str:
-    prefix = conf.prefix or ""
-    for name in (row.name, *row.aliases):
-        if name in conf.changes:
-            return "app.conf"
-        if given(conf, name) is not MISSING:
-            return f"project: {(prefix + name).upper() if prefix else name}"
-    return "unstuck"
-
-
-def _project_value(conf: Any, name: str) -> Mapping[str, Any]:
-    """A dict of the project's, as it was before ours was merged in."""
+def _before_merging(conf: Any, name: str) -> Mapping[str, Any]:
+    """A dict of the project's as it is in its settings; what we merge lies above."""
     for mapping in reversed(_own(conf)):
         for key in conf._to_keys(name):
             try:
@@ -111,3 +109,13 @@ def _project_value(conf: Any, name: str) -> Mapping[str, Any]:
                 continue
             return value if isinstance(value, Mapping) else {}
     return {}
+
+
+def _source(conf: Any, row: Default) -> str:
+    for name in (row.name, *row.aliases):
+        if name in conf.changes:
+            return "app.conf"
+        key, value = _find(conf, name)
+        if value is not MISSING:
+            return f"project: {key}"
+    return "unstuck"

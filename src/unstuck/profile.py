@@ -6,7 +6,7 @@ that. ``manage.py unstuck settings`` prints what is in force and where it came f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,9 +98,17 @@ AMQP_OPTIONS: Mapping[str, Any] = {
 """A message is sent when the broker says so, and what it does not say in time fails."""
 
 
-def transport_options(broker_url: str | None) -> Mapping[str, Any]:
-    """The socket options that bound what a broker's silence can cost."""
-    scheme = (broker_url or "amqp://").partition("://")[0]
+def transport_options(
+    broker_url: str | Sequence[str] | None,
+) -> Mapping[str, Any]:
+    """The socket options that bound what a broker's silence can cost.
+
+    Of several brokers the first one tells: Celery fails over within one transport.
+    """
+    first = broker_url or "amqp://"
+    if not isinstance(first, str):
+        first = first[0]
+    scheme = first.partition("://")[0]
     if "redis" in scheme or "sentinel" in scheme or "valkey" in scheme:
         return REDIS_OPTIONS
     if scheme in ("amqp", "amqps", "pyamqp"):

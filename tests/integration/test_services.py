@@ -20,17 +20,26 @@ from unstuck.dev import tether
 
 
 class TestValkey:
-    def test_restart_keeps_data(self, valkey: Valkey) -> None:
+    def test_restart_keeps_data(self, own_valkey: Valkey) -> None:
         """What was written before `restart()` is there after it, in a new process."""
-        with valkey.client() as client:
+        with own_valkey.client() as client:
             client.set("kept", "yes")
-        before = valkey.pid
+        before = own_valkey.pid
 
-        valkey.restart()
+        own_valkey.restart()
 
-        with valkey.client() as client:
+        with own_valkey.client() as client:
             assert client.get("kept") == b"yes"
-        assert valkey.pid != before
+        assert own_valkey.pid != before
+
+    def test_a_killed_server_is_started_again(self, own_valkey: Valkey) -> None:
+        """`ensure_running()` brings back a server that a test has killed."""
+        os.kill(own_valkey.pid, signal.SIGKILL)
+        eventually(lambda: not own_valkey.is_ready())
+
+        own_valkey.ensure_running()
+
+        assert own_valkey.is_ready()
 
     def test_flush_empties_all_databases(self, valkey: Valkey) -> None:
         """`flush()` leaves no key in any database."""
@@ -41,24 +50,15 @@ class TestValkey:
 
             assert client.dbsize() == 0
 
-    def test_a_killed_server_is_started_again(self, valkey: Valkey) -> None:
-        """`ensure_running()` brings back a server that a test has killed."""
-        os.kill(valkey.pid, signal.SIGKILL)
-        eventually(lambda: not valkey.is_ready())
-
-        valkey.ensure_running()
-
-        assert valkey.is_ready()
-
 
 class TestRabbitMQ:
-    def test_restart_keeps_persistent_messages(self, rabbitmq: RabbitMQ) -> None:
+    def test_restart_keeps_persistent_messages(self, own_rabbitmq: RabbitMQ) -> None:
         """A persistent message in a durable queue outlives `restart()`."""
-        url = rabbitmq.url(rabbitmq.vhost())
+        url = own_rabbitmq.url(own_rabbitmq.vhost())
         with Connection(url) as connection:
             connection.SimpleQueue("kept").put("yes")
 
-        rabbitmq.restart()
+        own_rabbitmq.restart()
 
         with Connection(url) as connection:
             assert connection.SimpleQueue("kept").get(timeout=5).payload == "yes"
@@ -85,16 +85,16 @@ class TestRabbitMQ:
 
 
 class TestPostgreSQL:
-    def test_restart_keeps_data(self, postgres: PostgreSQL) -> None:
+    def test_restart_keeps_data(self, own_postgres: PostgreSQL) -> None:
         """A committed row outlives `stop()` and `start()`, on the same port."""
-        database = postgres.database()
+        database = own_postgres.database()
         with psycopg.connect(database.url) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
 
-        postgres.stop()
+        own_postgres.stop()
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(database.url, connect_timeout=2)
-        postgres.start()
+        own_postgres.start()
 
         with psycopg.connect(database.url) as connection:
             assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)

@@ -81,9 +81,6 @@ def test_a_value_like_the_default_is_the_project_s_all_the_same() -> None:
             {"acks_late": False},
             False,
             "project: CELERY_ACKS_LATE",
-            marks=pytest.mark.xfail(
-                strict=True, reason="_source() names the row, not the key it found"
-            ),
         ),
         ({"task_acks_late": False}, False, "project: CELERY_TASK_ACKS_LATE"),
         (
@@ -157,9 +154,6 @@ def test_what_the_project_gives_is_its_own_alone(namespace: str | None) -> None:
     assert given(app.conf, "task_serializer") is MISSING
 
 
-@pytest.mark.xfail(
-    strict=True, reason="given() does not load settings that are pending"
-)
 def test_what_the_project_gives_is_known_before_anything_was_read() -> None:
     """Whoever asks first has the same answer."""
     assert given(project(task_time_limit=60).conf, "task_time_limit") == 60

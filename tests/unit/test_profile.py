@@ -215,9 +215,6 @@ def test_options_that_are_set_on_the_app_are_laid_over_ours_too() -> None:
     assert app.conf.broker_transport_options == {**REDIS_OPTIONS, "socket_timeout": 99}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="add_profile() merges only what was said before it"
-)
 def test_options_that_are_set_later_are_laid_over_ours_too() -> None:
     """The same line after something has read a setting."""
     app = project("redis://h")
@@ -228,11 +225,6 @@ def test_options_that_are_set_later_are_laid_over_ours_too() -> None:
     assert options["socket_connect_timeout"] == 2
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AttributeError,
-    reason="transport_options() takes a string, CELERY_BROKER_URL may be a list",
-)
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_a_list_of_brokers_can_be_given(kind: type) -> None:
     """Celery fails over between them; one transport, one set of options."""
@@ -275,10 +267,6 @@ def test_a_publish_waits_for_no_confirm_without_end(
 # When tasks are bound.
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="_load_config() adds the profile after on_after_configure was sent",
-)
 def test_periodic_tasks_can_be_set_up_as_celery_s_guide_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

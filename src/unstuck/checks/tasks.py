@@ -10,6 +10,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from unstuck import project
 from unstuck.core.limits import SOFT_SHARE, Limits
 from unstuck.project import spelled
+from unstuck.worker.task import Task
 
 BUILT_IN = "celery."
 
@@ -101,5 +102,5 @@ def soft_that_is_cut(app: Any) -> Iterator[CheckMessage]:
 
 
 def _own_limits(task: Any) -> Limits:
-    limits: Limits = getattr(task, "own_limits", Limits())
+    limits: Limits = task.own_limits() if isinstance(task, Task) else Limits()
     return limits

@@ -50,7 +50,7 @@ def decide(
             return _after_reject(outcome, policy, now)
         case Ending.UNKNOWN_TASK:
             return _wait_for_deploy(delivery, policy, now)
-        case Ending.UNDECODABLE:
+        case Ending.UNDECODABLE:  # pragma: no branch - mypy knows that it is the last
             return Bury(Reason.UNDECODABLE)
 
 

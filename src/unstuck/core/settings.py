@@ -28,6 +28,9 @@ RETENTION_DAYS = {
     "audit": 365,
 }
 
+MOST = 1_000_000
+"""Hours, seconds or days: more than anybody means, and less than a clock can hold."""
+
 Check = Callable[[Any], str | None]
 """Says what a value must be, or nothing when it is fine."""
 
@@ -37,13 +40,13 @@ def _is_number(value: Any) -> bool:
 
 
 def _positive(value: Any) -> str | None:
-    good = _is_number(value) and value > 0
-    return None if good else "must be a number above 0"
+    good = _is_number(value) and 0 < value <= MOST
+    return None if good else f"must be a number above 0, at most {MOST}"
 
 
 def _not_negative(value: Any) -> str | None:
-    good = _is_number(value) and value >= 0
-    return None if good else "must be a number, 0 or above"
+    good = _is_number(value) and 0 <= value <= MOST
+    return None if good else f"must be a number from 0 to {MOST}"
 
 
 def _positive_integer(value: Any) -> str | None:

@@ -13,8 +13,12 @@ from typing import Any
 from unstuck.core.verdict import Reason
 from unstuck.letters.message import StoredMessage
 
-FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line \d+, in (?P<function>\S+)', re.M)
-FOREIGN = re.compile(r"[/\\](?:site-packages|dist-packages|lib[/\\]python[\d.]+)[/\\]")
+FRAME = re.compile(
+    r'^[\s|]*File "(?P<path>[^"]+)", line \d+, in (?P<function>\S+)', re.M
+)
+FOREIGN = re.compile(
+    r"^<|[/\\](?:site-packages|dist-packages|lib[/\\]python[\d.]+)[/\\]"
+)
 SEPARATOR = re.compile(r"[/\\]")
 FINGERPRINT_LENGTH = 255
 
@@ -63,6 +67,8 @@ class Letter:
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> Letter:
         """The inverse of ``to_wire``. Fields of a newer version are left out."""
+        if not isinstance(wire, Mapping):
+            raise TypeError(f"A letter is a JSON object, not {wire!r:.100}")
         known = {f.name for f in dataclasses.fields(cls)}
         fields = {name: value for name, value in wire.items() if name in known}
         fields["message"] = StoredMessage.from_wire(fields["message"])

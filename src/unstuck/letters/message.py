@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,14 +84,18 @@ class StoredMessage:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> StoredMessage:
-        """The inverse of ``to_wire``."""
-        return cls(**{**wire, "body": base64.b64decode(wire["body"])})
+        """The inverse of ``to_wire``. Fields of a newer version are left out."""
+        if not isinstance(wire, Mapping):
+            raise TypeError(f"A message is a JSON object, not {wire!r:.100}")
+        known = {f.name for f in dataclasses.fields(cls)}
+        fields = {name: value for name, value in wire.items() if name in known}
+        return cls(**{**fields, "body": base64.b64decode(wire["body"])})
 
 
 def _as_bytes(body: Any, encoding: str) -> bytes:
     if isinstance(body, str):
         try:
             return body.encode(encoding or "utf-8")
-        except LookupError:
-            return body.encode("utf-8", "surrogateescape")
+        except (LookupError, UnicodeEncodeError):
+            return body.encode("utf-8", "surrogatepass")
     return bytes(body)

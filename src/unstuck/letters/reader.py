@@ -77,7 +77,7 @@ class LetterReader:
         """The letter in a message. What is no letter is buried as one."""
         try:
             return Letter.from_wire(json.loads(message.body))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             stored = StoredMessage.of(message, message.delivery_info["routing_key"])
             logger.exception(
                 "No dead letter, but in their queue: %r", stored.body[:200]

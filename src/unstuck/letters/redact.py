@@ -18,12 +18,10 @@ def redacted_kwargs(kwargs: Mapping[str, Any], names: Iterable[str]) -> Any:
 def redacted_args(args: Iterable[Any], task: Any, names: Iterable[str]) -> list[Any]:
     """The positional arguments likewise, named by the signature of their task."""
     lowered = tuple(name.lower() for name in names)
-    parameters = _parameters(task)
+    values = list(args)
     return [
-        REDACTED
-        if index < len(parameters) and _is_secret(parameters[index], lowered)
-        else _redacted(value, lowered)
-        for index, value in enumerate(args)
+        REDACTED if _is_secret(name, lowered) else _redacted(value, lowered)
+        for name, value in zip(_names_of(values, task), values, strict=True)
     ]
 
 
@@ -68,8 +66,15 @@ def _is_secret(name: Any, names: tuple[str, ...]) -> bool:
     return any(secret in lowered for secret in names)
 
 
-def _parameters(task: Any) -> list[str]:
+def _names_of(values: list[Any], task: Any) -> list[str]:
+    """The name of the parameter that each positional value goes to, or nothing."""
     try:
-        return list(inspect.signature(task.run).parameters)
+        parameters = list(inspect.signature(task.run).parameters.values())
     except (AttributeError, TypeError, ValueError):
-        return []
+        parameters = []
+    names: list[str] = []
+    for parameter in parameters:
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            return names + [parameter.name] * (len(values) - len(names))
+        names.append(parameter.name)
+    return (names + [""] * len(values))[: len(values)]

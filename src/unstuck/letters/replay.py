@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -109,6 +110,11 @@ def _check_signature(
             f"checked. Replay it unedited, or run this where the task is imported."
         )
     try:
-        task.__header__(*args, **kwargs)
+        # Celery gives the one to functions only, without the bound ``self``.
+        header = getattr(task, "__header__", None)
+        if header is None:
+            inspect.signature(task.run).bind(*args, **kwargs)
+        else:
+            header(*args, **kwargs)
     except TypeError as error:
         raise ReplayError(f"These arguments do not fit {name}: {error}") from error

@@ -15,7 +15,6 @@ from unstuck.core.delivery import Delivery
 from unstuck.core.outcome import Ending, Outcome
 
 HEADER = "unstuck"
-STRIKES_KEPT = 50
 
 
 def delivery_from(headers: Mapping[str, Any], queue: str) -> Delivery:
@@ -38,11 +37,16 @@ def delivery_from(headers: Mapping[str, Any], queue: str) -> Delivery:
     )
 
 
-def after(delivery: Delivery, outcome: Outcome, now: datetime) -> dict[str, Any]:
-    """The headers to write on a message that is queued again."""
+def after(
+    delivery: Delivery, outcome: Outcome, now: datetime, keep: int
+) -> dict[str, Any]:
+    """The headers to write on a message that is queued again.
+
+    No more than ``keep`` strikes are ever counted, so older ones are left out.
+    """
     strikes = delivery.strikes
     if outcome.is_strike:
-        strikes = (*strikes, now)[-STRIKES_KEPT:]
+        strikes = (*strikes, now)[-keep:]
     notes: dict[str, Any] = {"strikes": [strike.timestamp() for strike in strikes]}
     if outcome.ending is Ending.UNKNOWN_TASK:
         notes["unknown_since"] = (delivery.unknown_since or now).timestamp()

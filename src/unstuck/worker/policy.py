@@ -8,6 +8,7 @@ from typing import Any
 from unstuck import conf
 from unstuck.configuration import MISSING, given
 from unstuck.core.backoff import RetryDelay
+from unstuck.core.errors import SettingsError
 from unstuck.core.limits import Limits, in_force
 from unstuck.core.policy import Policy
 from unstuck.core.settings import Settings
@@ -24,9 +25,10 @@ def limits_of(task: Any, app: Any, call: Limits = Limits()) -> Limits:
     """
     soft = given(app.conf, "task_soft_time_limit")
     project = Limits(
-        hard=app.conf.task_time_limit, soft=None if soft is MISSING else soft
+        hard=_limit(app.conf.task_time_limit, "task_time_limit"),
+        soft=None if soft is MISSING else _limit(soft, "task_soft_time_limit"),
     )
-    limits = in_force(call, task.own_limits, project)
+    limits = in_force(call, task.own_limits(), project)
     if limits.soft is None and soft is MISSING:
         return in_force(limits, Limits(soft=limits.hard or SOFT_DEFAULT))
     return limits
@@ -62,22 +64,32 @@ def retry_delay_of(task: Any) -> RetryDelay:
     seconds, doubled each time, at most ``retry_backoff_max`` (600), with ``retry_jitter``.
     The setting's doubles the retry delay instead.
     """
-    own = getattr(task, "retry_backoff", None)
+    said, settings = task.said, task.app.conf
+    own = said.get("retry_backoff")
     if own:
         return RetryDelay(
             initial=timedelta(seconds=max(1.0, float(own))),
             doubles=True,
-            maximum=timedelta(seconds=getattr(task, "retry_backoff_max", 600)),
-            jitter=getattr(task, "retry_jitter", True),
+            maximum=timedelta(seconds=said.get("retry_backoff_max", 600)),
+            jitter=said.get("retry_jitter", True),
         )
-    settings = task.app.conf
-    factor = 0 if own is False else float(settings.task_retry_backoff)
+    factor = float(settings.task_retry_backoff if own is None else 0)
+    longest = said.get("retry_backoff_max", settings.task_retry_backoff_max)
     return RetryDelay(
         initial=timedelta(seconds=task.default_retry_delay) * (factor or 1),
         doubles=bool(factor),
-        maximum=timedelta(seconds=settings.task_retry_backoff_max),
-        jitter=settings.task_retry_jitter,
+        maximum=timedelta(seconds=longest),
+        jitter=said.get("retry_jitter", settings.task_retry_jitter),
     )
+
+
+def _limit(value: Any, setting: str) -> float | None:
+    if value is None or isinstance(value, (int, float)):
+        return value
+    if conf.in_django():
+        # The check says so, and the worker does not start.
+        return None
+    raise SettingsError([f"{setting} = {value!r} must be a number of seconds or None"])
 
 
 def _either(own: bool | None, general: bool) -> bool:

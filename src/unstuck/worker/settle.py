@@ -126,7 +126,8 @@ class Handover:
                     raise TypeError(f"{self.delivery} has no task to retry")
                 self.retry(verdict)
             case Requeue(at):
-                changed = notes.after(self.delivery, outcome, now)
+                keep = self.policy.max_strikes
+                changed = notes.after(self.delivery, outcome, now, keep)
                 message = self._stored().with_headers(**changed)
                 queue.put_back(self.app, message, not_before=at if at > now else None)
             case Bury(reason):

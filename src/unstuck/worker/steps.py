@@ -34,7 +34,7 @@ def _take_limits_of_the_command_line(app: Any, options: dict[str, Any]) -> None:
             app.conf[f"task_{name}"] = options[name]
     if options.get("time_limit") or options.get("soft_time_limit"):
         for task in app.tasks.values():
-            task._settle_limits(app)
+            task.settle_limits(app)
 
 
 def _refuse_errors() -> None:

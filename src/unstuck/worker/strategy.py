@@ -74,12 +74,23 @@ def check(message: Any) -> None:
         raise InvalidTaskError(f"The body cannot be decoded: {error!r}") from error
 
 
+def _check_limits(limits: Any) -> None:
+    pair = limits or (None, None)
+    good = (
+        isinstance(pair, (list, tuple))
+        and len(pair) == 2
+        and all(limit is None or type(limit) in (int, float) for limit in pair)
+    )
+    if not good:
+        raise InvalidTaskError(
+            f"The header 'timelimit' must be two numbers or None: {limits!r}"
+        )
+
+
 def _check_shape(message: Any) -> None:
     if not isinstance(message.headers.get("id"), str):
         raise InvalidTaskError("The header 'id' must be a string")
-    limits = message.headers.get("timelimit")
-    if limits and not (isinstance(limits, (list, tuple)) and len(limits) == 2):
-        raise InvalidTaskError(f"The header 'timelimit' must be a pair: {limits!r}")
+    _check_limits(message.headers.get("timelimit"))
     payload = message.payload
     if isinstance(payload, dict) and "args" in payload:
         return  # Celery reads this mixture of protocols 1 and 2 itself.

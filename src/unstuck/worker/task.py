@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import random
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any, cast
 
 import celery
@@ -43,6 +45,25 @@ FROM_SETTINGS = (
 )
 """Task options that stock Celery has no setting for."""
 
+OPTIONS = (
+    "time_limit",
+    "soft_time_limit",
+    "max_retries",
+    "default_retry_delay",
+    "acks_late",
+    "reject_on_worker_lost",
+    "retry_backoff",
+    "retry_backoff_max",
+    "retry_jitter",
+    "max_strikes",
+    "retry_on_limit",
+)
+"""The options that decide about a task's limits, retries and losses."""
+
+LIMITS = ("time_limit", "soft_time_limit")
+FROM_CELERY = (*LIMITS, "acks_late", "reject_on_worker_lost")
+"""Task options that Celery fills from its settings when they are ``None``."""
+
 PERMANENT = (EncodeError, TypeError, ValueError)
 """Why a retry cannot be published however often one tries."""
 
@@ -62,27 +83,66 @@ class Task(celery.Task):
     default_retry_delay = NOT_SAID
     max_strikes: int | None = None
     retry_on_limit: bool | None = None
-    own_limits = Limits()
-    """The limits that the task itself gives."""
+    said: Mapping[str, Any] = MappingProxyType({})
+    """Those of ``OPTIONS`` that the task itself gives, once it is bound."""
 
     @classmethod
     def bind(cls, app: Any) -> Any:
         """Resolve what the task does not say from the settings of its app."""
-        if not cls.__bound__:
-            cls.own_limits = Limits(hard=cls.time_limit, soft=cls.soft_time_limit)
-        for option, setting in FROM_SETTINGS:
-            if getattr(cls, option) is NOT_SAID:
-                setattr(cls, option, app.conf[setting])
+        first = "said" not in vars(cls)
+        if first:
+            cls.said = _said_by(cls)
+            cls._resolve_unsaid(app)
         bound = super().bind(app)
-        cls._settle_limits(app)
+        if first:
+            cls._take_annotated_limits(app)
+        cls.settle_limits(app)
         return bound
 
     @classmethod
-    def _settle_limits(cls, app: Any) -> None:
+    def _resolve_unsaid(cls, app: Any) -> None:
+        # A base class that is bound already would pass on what is in force for it.
+        for option in FROM_CELERY:
+            if option not in cls.said:
+                setattr(cls, option, None)
+        for option, setting in FROM_SETTINGS:
+            if option not in cls.said:
+                setattr(cls, option, app.conf[setting])
+
+    @classmethod
+    def own_limits(cls) -> Limits:
+        """The limits that the task itself gives."""
+        return Limits(
+            hard=cls.said.get("time_limit"), soft=cls.said.get("soft_time_limit")
+        )
+
+    @classmethod
+    def _take_annotated_limits(cls, app: Any) -> None:
+        # Celery annotates a task (CELERY_TASK_ANNOTATIONS) while it binds it.
+        annotated = {
+            option: getattr(cls, option)
+            for option in LIMITS
+            if getattr(cls, option) != cls.said.get(option, app.conf[f"task_{option}"])
+        }
+        cls.said = {**cls.said, **annotated}
+
+    @classmethod
+    def settle_limits(cls, app: Any) -> None:
+        """Put the limits in force onto the class, where Celery looks for them."""
         # Celery compares these two in every apply_async(), so that a global soft
         # limit would make a smaller hard limit of the task's own raise in the caller.
         limits = limits_of(cls, app)
         cls.time_limit, cls.soft_time_limit = limits.hard, limits.soft
+
+    def _get_exec_options(self) -> dict[str, Any]:
+        # Celery writes the limits of the class into each message, where they would
+        # look like the call's own and decide for a worker that knows better.
+        options = super()._get_exec_options()
+        return {
+            name: value
+            for name, value in options.items()
+            if name not in LIMITS or name in self.said
+        }
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task: in a worker under its policy, elsewhere as a plain function."""
@@ -162,6 +222,29 @@ class Task(celery.Task):
             return reason
         again: Exception = Reject(reason, requeue=True)
         return again
+
+
+def _said_by(cls: type) -> dict[str, Any]:
+    """The options that a class gives, not bound yet, its bases included."""
+    return {
+        option: value
+        for option in OPTIONS
+        if (value := _value_said(cls, option)) is not NOT_SAID
+    }
+
+
+def _value_said(cls: type, option: str) -> Any:
+    for base in cls.__mro__:
+        own = vars(base)
+        if base in (Task, celery.Task):
+            break
+        if "said" in own:
+            # A bound class: its attributes hold the settings as well.
+            return own["said"].get(option, NOT_SAID)
+        if option in own:
+            unsaid = own[option] is None and option != "max_retries"
+            return NOT_SAID if unsaid else own[option]
+    return NOT_SAID
 
 
 @functools.cache

@@ -111,11 +111,6 @@ def test_what_is_no_letter_is_buried_as_one(app: Celery, body: bytes) -> None:
     assert letter.exception_message.startswith("Not a letter of unstuck")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AttributeError,
-    reason="letter_of(): JSON that is no object raises AttributeError",
-)
 @pytest.mark.parametrize("body", [b"null", b"7", b'"hello"', b"[1, 2]"])
 def test_json_that_is_no_object_is_buried_as_a_letter_too(
     app: Celery, body: bytes

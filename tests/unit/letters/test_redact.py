@@ -161,9 +161,6 @@ def test_more_arguments_than_the_signature_has_are_shown() -> None:
     assert redacted_args([1, 2], task_of(send), NAMES) == [1, 2]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="redacted_args() names only the first of what *tokens collects"
-)
 def test_all_that_a_secret_star_argument_collects_is_hidden() -> None:
     """`*tokens` names every one of them."""
 

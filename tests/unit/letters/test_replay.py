@@ -222,11 +222,6 @@ def test_arguments_of_a_task_that_is_not_known_here_are_not_edited(
     assert take(app).headers["task"] == "shop.gone"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AttributeError,
-    reason="_check_signature(): a class-based task has no __header__",
-)
 def test_arguments_of_a_class_based_task_are_checked_too(app: Celery) -> None:
     """Celery gives such a task no `__header__`; its `run` has a signature."""
 

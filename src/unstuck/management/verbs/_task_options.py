@@ -40,25 +40,8 @@ def unstuck_settings() -> Iterator[InForce]:
 
 
 def said_by(task: Any) -> dict[str, Any]:
-    """The options that the task itself gives.
-
-    One that says just what the settings say anyway cannot be told from one that says
-    nothing: both end up as the same attribute of its class.
-    """
-    said: dict[str, Any] = {
-        "time_limit": task.own_limits.hard,
-        "soft_time_limit": task.own_limits.soft,
-        "max_strikes": task.max_strikes,
-        "retry_on_limit": task.retry_on_limit,
-    }
-    said = {name: value for name, value in said.items() if value is not None}
-    for option, setting in FROM_CELERY_SETTINGS:
-        if getattr(task, option) != task.app.conf[setting]:
-            said[option] = getattr(task, option)
-    for option, _ in RETRY_SETTINGS:
-        if hasattr(task, option):
-            said[option] = getattr(task, option)
-    return said
+    """The options that the task itself gives."""
+    return dict(task.said)
 
 
 def in_force_for(task: Any) -> Iterator[InForce]:
@@ -84,7 +67,7 @@ def in_force_for(task: Any) -> Iterator[InForce]:
 
 
 def _limits(task: Any, celery: Mapping[str, InForce]) -> Iterator[InForce]:
-    own: Limits = task.own_limits
+    own: Limits = task.own_limits()
     hard, soft = celery["task_time_limit"], celery["task_soft_time_limit"]
     hard_source = TASK if own.hard else hard.source
     yield InForce("time_limit", task.time_limit, hard_source)
