@@ -178,7 +178,8 @@ class Node:
     def start(self) -> None:
         """Start the worker."""
         options = self._options
-        if "-c" not in options and "solo" not in options:
+        says = any(option.startswith(("-c", "--concurrency")) for option in options)
+        if not says and "solo" not in options:
             options = [*options, "-c", "2"]
         command = [
             *(sys.executable, "-m", "celery", "-A", "tests.project.app", "worker"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import celery
+from celery.fixups.django import DjangoFixup
 from kombu.exceptions import OperationalError
 from kombu.utils.imports import symbol_by_name
 
@@ -38,6 +39,11 @@ class Celery(celery.Celery):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        in_django = any(isinstance(fixup, DjangoFixup) for fixup in self._fixups)
+        base: Any = self.task_cls  # type: ignore[has-type] # set by Celery
+        if in_django and base == celery.Celery.task_cls:
+            # Celery 5.6 takes every subclass for one with a task class of its own.
+            self.task_cls = "celery.contrib.django.task:DjangoTask"
         self.steps["worker"].update((*STEPS, RecorderStep))
         # The first receiver: those of the project may use tasks, and so bind them.
         self.on_after_configure.connect(_add_profile, weak=False)

@@ -44,7 +44,7 @@ def add_profile(conf: Any, wiring: Mapping[str, Any]) -> None:
     for name in MERGED:
         own = given(conf, name)
         if isinstance(own, Mapping):
-            conf[name] = {**layer[name], **own}
+            put(conf, name, {**layer[name], **own})
     conf.maps.insert(len(conf.maps) - 1, layer)
     conf.defaults.insert(len(conf.defaults) - 1, layer)
     conf.__dict__["unstuck_layer"] = layer
@@ -55,17 +55,26 @@ def let_worker_wait_for_results(conf: Any) -> None:
     options = conf[RESULT_OPTIONS]
     ours = conf.__dict__["unstuck_layer"][RESULT_OPTIONS]["retry_policy"]
     if options.get("retry_policy") is ours:
-        conf[RESULT_OPTIONS] = {**options, "retry_policy": WORKER_RESULT_RETRIES}
+        patient = {**options, "retry_policy": WORKER_RESULT_RETRIES}
+        put(conf, RESULT_OPTIONS, patient)
 
 
 def given(conf: Any, name: str) -> Any:
     """What the project itself says of a setting, or ``MISSING``."""
-    return _find(conf, name)[1]
+    conf.get("broker_url")  # Celery reads the settings when somebody asks for one.
+    # Celery 5.6 looks for each key in all mappings, 5.7 in each mapping for all keys:
+    # its own class knows.
+    own = type(conf)({}, _own(conf), conf._keys, conf.prefix)
+    return own.get(name, MISSING)
+
+
+def put(conf: Any, name: str, value: Any) -> None:
+    """Set a value above whatever the project says."""
+    conf.changes[conf._to_keys(name)[0]] = value
 
 
 def _find(conf: Any, name: str) -> tuple[str, Any]:
     """Under which key the project says something of a setting, and what."""
-    conf.get("broker_url")  # Celery reads the settings when somebody asks for one.
     for mapping in _own(conf):
         for key in conf._to_keys(name):
             try:
@@ -92,8 +101,11 @@ def _own(conf: Any) -> list[Any]:
 
 
 def _with_aliases(conf: Any, row: Default) -> Any:
-    for alias in row.aliases:
-        value = given(conf, alias)
+    """What the project says under any name that Celery might not honour, or ours."""
+    if row.name in MERGED:
+        return row.value
+    for name in (row.name, *row.aliases):
+        value = given(conf, name)
         if value is not MISSING:
             return value
     return row.value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import subprocess
 import sys
@@ -15,8 +14,6 @@ import pytest
 from tests.node import ROOT, Site
 
 MakeSite = Callable[..., Site]
-
-_databases = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +64,13 @@ def amqp_site(
         )
 
     return make
+
+
+@pytest.fixture
+def own_amqp_site(own_rabbitmq: Any, tmp_path: Path, migrated_database: Path) -> Site:
+    """A site on a RabbitMQ that the test may stop."""
+    shutil.copy(migrated_database, tmp_path / "db.sqlite3")
+    return Site(directory=tmp_path, broker=own_rabbitmq.url())
 
 
 @pytest.fixture(params=["redis", "amqp"])

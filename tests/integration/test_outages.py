@@ -96,14 +96,14 @@ def test_a_lost_connection_does_not_run_a_task_twice(
 
 
 def test_rabbitmq_that_restarts_does_not_run_a_task_twice(
-    amqp_site: MakeSite, rabbitmq: Any
+    own_amqp_site: Site, own_rabbitmq: Any
 ) -> None:
-    """The same with a restarted RabbitMQ and a task that does not want a second run."""
-    site = amqp_site()
+    """The same with a RabbitMQ that restarts while a task runs."""
+    site = own_amqp_site
     with site.node("-c", "2"):
         late = send(site, "sleep", 25)
         eventually(lambda: site.runs(late) == 1, 20)
-        rabbitmq.restart()
+        own_rabbitmq.restart()
         eventually(lambda: site.events("end", id=late), 60)
 
         after = eventually(lambda: try_to_send(site, "add", 1, 2), 20)

@@ -6,6 +6,7 @@ import pickle
 from types import SimpleNamespace
 from typing import Any
 
+import celery
 import pytest
 
 from tests.unit.worker.projects import project
@@ -53,6 +54,9 @@ def test_a_namespace_of_the_project_s_own_is_told() -> None:
     assert row(app, "task_time_limit").source == "project: QUEUE_TASK_TIME_LIMIT"
 
 
+@pytest.mark.skipif(
+    celery.VERSION < (5, 7), reason="in Celery 5.6 a key with the namespace wins"
+)
 def test_what_was_set_on_the_app_is_told() -> None:
     """`app.conf.x = …` wins over the project's settings, before and after first use."""
     before, after = project(task_time_limit=60), project(task_time_limit=60)

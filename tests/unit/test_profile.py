@@ -35,6 +35,9 @@ INTERFACE: dict[str, Any] = {
 }
 """The table of interface.md; how long the broker may block follows below."""
 
+SINCE_5_7 = {"broker_pool_acquire_timeout"}
+"""Celery 5.6 does not know it and waits for a free connection without end."""
+
 OURS = {
     "task_max_retries",
     "task_default_retry_delay",
@@ -102,7 +105,8 @@ def test_this_test_has_another_value_for_each_default() -> None:
 @pytest.mark.parametrize("row", PROFILE, ids=lambda row: row.name)
 def test_each_row_is_a_setting_that_somebody_reads(row: Any) -> None:
     """A typing error would be a default without effect."""
-    assert (row.name in defaults.DEFAULTS) is (row.name not in OURS)
+    known = {*defaults.DEFAULTS, *SINCE_5_7}
+    assert (row.name in known) is (row.name not in OURS)
 
 
 @pytest.mark.parametrize("row", PROFILE, ids=lambda row: row.name)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from celery import bootsteps
-from celery.concurrency import solo, thread
+from celery.concurrency import prefork, solo, thread
 from django.core import checks
 
 from unstuck import conf
-from unstuck.configuration import let_worker_wait_for_results
+from unstuck.configuration import let_worker_wait_for_results, put
 from unstuck.worker.watch import Watch
+
+REAP_SECONDS = 0.25
 
 POOLS_WITHOUT_LIMITS = (solo.TaskPool, thread.TaskPool)
 """Celery's pools that ignore time limits and say nothing about it."""
@@ -31,7 +33,7 @@ def _take_limits_of_the_command_line(app: Any, options: dict[str, Any]) -> None:
     # Celery hands these to the pool, where the limits of the tasks win over them.
     for name in ("time_limit", "soft_time_limit"):
         if options.get(name):
-            app.conf[f"task_{name}"] = options[name]
+            put(app.conf, f"task_{name}", options[name])
     if options.get("time_limit") or options.get("soft_time_limit"):
         for task in app.tasks.values():
             task.settle_limits(app)
@@ -64,4 +66,22 @@ class Limits(bootsteps.StartStopStep):
         return watch
 
 
-STEPS = (Preflight, Limits)
+class Reaping(bootsteps.StartStopStep):
+    """Notice a dead child of Celery's prefork pool at once.
+
+    Celery looks when the child's pipe closes, which is before the kernel lets it be
+    waited for, and then not again for 5 seconds: so long its slot is empty.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def include_if(self, worker: Any) -> bool:
+        """Only where an event loop maintains a pool of processes."""
+        return worker.use_eventloop and isinstance(worker.pool, prefork.TaskPool)
+
+    def start(self, worker: Any) -> None:
+        """Look more often."""
+        worker.timer.call_repeatedly(REAP_SECONDS, worker.pool.maintain_pool)
+
+
+STEPS = (Preflight, Limits, Reaping)

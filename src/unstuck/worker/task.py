@@ -119,12 +119,11 @@ class Task(celery.Task):
     @classmethod
     def _take_annotated_limits(cls, app: Any) -> None:
         # Celery annotates a task (CELERY_TASK_ANNOTATIONS) while it binds it.
-        annotated = {
-            option: getattr(cls, option)
-            for option in LIMITS
-            if getattr(cls, option) != cls.said.get(option, app.conf[f"task_{option}"])
-        }
-        cls.said = {**cls.said, **annotated}
+        for option in LIMITS:
+            value = getattr(cls, option)
+            known = (None, app.conf[f"task_{option}"], cls.said.get(option))
+            if value not in known:
+                cls.said = {**cls.said, option: value}
 
     @classmethod
     def settle_limits(cls, app: Any) -> None:
