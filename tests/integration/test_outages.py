@@ -190,3 +190,20 @@ def test_an_unreachable_broker_costs_the_caller_ten_seconds_at_most(
 
     assert isinstance(answer, float), answer
     assert answer < 12
+
+
+def test_garbage_in_the_queue_of_letters_is_archived_beside_them(
+    redis_site: MakeSite, valkey: Any
+) -> None:
+    """Somebody pushed a bare string: it is kept once, and the letters go on."""
+    site = redis_site()
+    with valkey.client() as client:
+        client.lpush("unstuck.dead", b"\x00 no message of anybody's")
+    with site.node():
+        task_id = send(site, "fail")
+        site.letter(task_id)
+
+        (garbage,) = eventually(lambda: site.letters(task_id=""), 10)
+        eventually(lambda: not site.queue_lengths("unstuck.dead")["unstuck.dead"], 10)
+
+    assert garbage["reason"] == "undecodable"

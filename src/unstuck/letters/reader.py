@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+import uuid
+from abc import ABC, abstractmethod
 from collections import deque
 from types import TracebackType
 from typing import Any, Self
@@ -14,45 +17,35 @@ from unstuck.core.clock import system_clock
 from unstuck.core.verdict import Reason
 from unstuck.letters.letter import Letter
 from unstuck.letters.message import StoredMessage
-from unstuck.letters.queue import dead_letter_queue
+from unstuck.letters.queue import NAME, dead_letter_queue
 
 logger = logging.getLogger(__name__)
 
-OWN_UNACKED = {
-    "unacked_key": "unstuck.unacked",
-    "unacked_index_key": "unstuck.unacked_index",
-    "unacked_mutex_key": "unstuck.unacked_mutex",
-    "visibility_timeout": 60,
-    "unacked_restore_interval": 10,
-    "unacked_restore_throttle": 1,
-}
-"""On Redis, kombu gives a dead reader's messages back after the visibility timeout.
-
-Letters are archived within seconds, tasks are not: hence keys and a timeout of our own.
-"""
+PREFETCH = 100
+POLL_SECONDS = 0.25
 
 
-class LetterReader:
-    """A consumer of dead letters; what is not acknowledged goes back to the queue."""
+class Received(ABC):
+    """One letter in hand; it stays on the broker until it is acknowledged."""
 
-    def __init__(self, app: Any, prefetch: int = 100) -> None:
-        self._connection = app.connection_for_read()
-        options = self._connection.transport_options
-        if self._connection.transport.driver_type == "redis":
-            self._connection.transport_options = {**options, **OWN_UNACKED}
-        self._prefetch = prefetch
-        self._received: deque[Any] = deque()
+    @abstractmethod
+    def letter(self) -> Letter:
+        """The letter. What is no letter is buried as one."""
+
+    @abstractmethod
+    def ack(self) -> None:
+        """The broker may forget it."""
+
+
+class LetterReader(ABC):
+    """Reads dead letters from the broker, within a ``with`` block."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
 
     def __enter__(self) -> Self:
         self._connection.ensure_connection(max_retries=1)
-        self._consumer = kombu.Consumer(
-            self._connection.default_channel,
-            queues=[dead_letter_queue()],
-            on_message=self._received.append,
-            prefetch_count=self._prefetch,
-            accept=["json"],
-        )
-        self._consumer.consume()
+        self._open(self._connection.default_channel)
         return self
 
     def __exit__(
@@ -63,34 +56,45 @@ class LetterReader:
     ) -> None:
         self._connection.close()
 
-    def read(self, at_most: int, *, wait: float) -> list[Any]:
-        """The messages that come within ``wait`` seconds of silence, up to a number."""
-        batch: list[Any] = []
+    @abstractmethod
+    def read(self, at_most: int, *, wait: float) -> list[Received]:
+        """The letters that wait, up to a number; none after ``wait`` seconds of none."""
+
+    @abstractmethod
+    def _open(self, channel: Any) -> None: ...
+
+
+def letter_reader(app: Any) -> LetterReader:
+    """A reader for the broker of this app."""
+    connection = app.connection_for_read()
+    if connection.transport.driver_type == "redis":
+        return _RedisReader(connection)
+    return _ConsumingReader(connection)
+
+
+class _ConsumingReader(LetterReader):
+    """A plain consumer: what a dead one held is the broker's again."""
+
+    def _open(self, channel: Any) -> None:
+        self._received: deque[Any] = deque()
+        consumer = kombu.Consumer(
+            channel,
+            queues=[dead_letter_queue()],
+            on_message=self._received.append,
+            prefetch_count=PREFETCH,
+            accept=["json"],
+        )
+        consumer.consume()
+
+    def read(self, at_most: int, *, wait: float) -> list[Received]:
+        """See ``LetterReader``."""
+        batch: list[Received] = []
         while len(batch) < at_most:
             if not self._received and not self._drain(0.05 if batch else wait):
                 break
             while self._received and len(batch) < at_most:
-                batch.append(self._received.popleft())
+                batch.append(_Message(self._received.popleft()))
         return batch
-
-    def letter_of(self, message: Any) -> Letter:
-        """The letter in a message. What is no letter is buried as one."""
-        try:
-            return Letter.from_wire(json.loads(message.body))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            stored = StoredMessage.of(message, message.delivery_info["routing_key"])
-            logger.exception(
-                "No dead letter, but in their queue: %r", stored.body[:200]
-            )
-            return Letter(
-                message=stored,
-                task_id="",
-                task_name="",
-                reason=Reason.UNDECODABLE,
-                buried_at=system_clock(),
-                exception_type=type(error).__name__,
-                exception_message=f"Not a letter of unstuck: {error}",
-            )
 
     def _drain(self, seconds: float) -> bool:
         try:
@@ -98,3 +102,76 @@ class LetterReader:
         except TimeoutError:
             return False
         return True
+
+
+class _RedisReader(LetterReader):
+    """Looks at the list and removes what is archived.
+
+    kombu would pop a letter first and write down that it has it after: a reader killed
+    in between would take it along. Two readers may look at the same letters; each is
+    archived once and removed once.
+    """
+
+    def _open(self, channel: Any) -> None:
+        self._channel = channel
+        # kombu's client adds the prefix itself to some commands, and not to these.
+        self._key = f"{channel.global_keyprefix}{NAME}"
+
+    def read(self, at_most: int, *, wait: float) -> list[Received]:
+        """See ``LetterReader``."""
+        deadline = time.monotonic() + wait
+        while not (raws := self._channel.client.lrange(self._key, -at_most, -1)):
+            if time.monotonic() >= deadline:
+                return []
+            time.sleep(POLL_SECONDS)
+        # Publishers push on the left: the oldest is on the right.
+        return [_Item(self._channel, self._key, raw) for raw in reversed(raws)]
+
+
+class _Message(Received):
+    def __init__(self, message: Any) -> None:
+        self._message = message
+
+    def letter(self) -> Letter:
+        return letter_in(self._message)
+
+    def ack(self) -> None:
+        self._message.ack()
+
+
+class _Item(Received):
+    def __init__(self, channel: Any, key: str, raw: bytes) -> None:
+        self._channel, self._key, self._raw = channel, key, raw
+
+    def letter(self) -> Letter:
+        try:
+            message = self._channel.Message(json.loads(self._raw), self._channel)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return _no_letter(StoredMessage(body=self._raw, queue=NAME), error)
+        return letter_in(message)
+
+    def ack(self) -> None:
+        self._channel.client.lrem(self._key, -1, self._raw)
+
+
+def letter_in(message: Any) -> Letter:
+    """The letter in a message of the queue; what is no letter is buried as one."""
+    try:
+        return Letter.from_wire(json.loads(message.body))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return _no_letter(StoredMessage.of(message, NAME), error)
+
+
+def _no_letter(stored: StoredMessage, error: Exception) -> Letter:
+    logger.error("Not a letter, but in their queue (%s): %r", error, stored.body[:200])
+    return Letter(
+        message=stored,
+        task_id="",
+        task_name="",
+        reason=Reason.UNDECODABLE,
+        buried_at=system_clock(),
+        exception_type=type(error).__name__,
+        exception_message=f"Not a letter of unstuck: {error}",
+        # Read again after a crash, it must be found by the same id.
+        id=str(uuid.uuid5(uuid.NAMESPACE_OID, stored.body.hex())),
+    )

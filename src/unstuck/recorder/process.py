@@ -16,7 +16,7 @@ from typing import Any
 from django.db import DatabaseError, connections
 
 from unstuck.core.backoff import doubled
-from unstuck.letters.reader import LetterReader
+from unstuck.letters.reader import Received, letter_reader
 from unstuck.recorder import archive
 
 logger = logging.getLogger(__name__)
@@ -49,25 +49,24 @@ def archive_waiting(app: Any) -> int:
     Raises what the broker or the database raises; the letters stay where they are.
     """
     archived = 0
-    with LetterReader(app) as reader:
+    with letter_reader(app) as reader:
         while batch := reader.read(BATCH, wait=1.0):
-            archived += _archive(app, reader, batch)
+            _archive(app, batch)
+            archived += len(batch)
     return archived
 
 
 def _archive_until(app: Any, stopped: Callable[[], bool]) -> None:
-    with LetterReader(app) as reader:
+    with letter_reader(app) as reader:
         while not stopped():
-            batch = reader.read(BATCH, wait=1.0)
-            if batch:
-                _archive(app, reader, batch)
+            if batch := reader.read(BATCH, wait=1.0):
+                _archive(app, batch)
 
 
-def _archive(app: Any, reader: LetterReader, batch: list[Any]) -> int:
-    archive.store(app, [reader.letter_of(message) for message in batch])
-    for message in batch:
-        message.ack()
-    return len(batch)
+def _archive(app: Any, batch: list[Received]) -> None:
+    archive.store(app, [received.letter() for received in batch])
+    for received in batch:
+        received.ack()
 
 
 def _forget_inherited(app: Any) -> None:

@@ -16,7 +16,7 @@ from unstuck.core.verdict import Reason
 from unstuck.letters import queue
 from unstuck.letters.letter import Letter
 from unstuck.letters.message import StoredMessage
-from unstuck.letters.reader import LetterReader
+from unstuck.letters.reader import letter_in, letter_reader
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LETTER = Letter(
@@ -60,13 +60,13 @@ def test_a_buried_letter_is_read_as_it_was(app: Celery) -> None:
     """Over the broker and back."""
     queue.bury(app, LETTER)
 
-    with LetterReader(app) as reader:
-        (message,) = reader.read(10, wait=1)
-        letter = reader.letter_of(message)
-        message.ack()
+    with letter_reader(app) as reader:
+        (found,) = reader.read(10, wait=1)
+        letter = found.letter()
+        found.ack()
 
     assert letter == LETTER
-    assert message.properties["delivery_mode"] == queue.PERSISTENT
+    assert queue.waiting(app) == 0
 
 
 def test_what_waits_can_be_counted(app: Celery) -> None:
@@ -84,7 +84,7 @@ def test_no_more_is_read_than_was_asked_for(app: Celery) -> None:
     for _ in range(3):
         queue.bury(app, LETTER)
 
-    with LetterReader(app) as reader:
+    with letter_reader(app) as reader:
         batches = [len(reader.read(2, wait=0.01)) for _ in range(3)]
 
     assert batches == [2, 1, 0]
@@ -101,22 +101,21 @@ def test_no_more_is_read_than_was_asked_for(app: Celery) -> None:
         json.dumps({**LETTER.to_wire(), "buried_at": 7}).encode(),
     ],
 )
-def test_what_is_no_letter_is_buried_as_one(app: Celery, body: bytes) -> None:
+def test_what_is_no_letter_is_buried_as_one(body: bytes) -> None:
     """Somebody wrote to our queue: their bytes are kept, and the reader goes on."""
-    letter = LetterReader(app).letter_of(received(body))
+    letter = letter_in(received(body))
 
     assert letter.reason is Reason.UNDECODABLE
     assert letter.message.body == body
     assert letter.message.queue == queue.NAME
+    assert letter.id == letter_in(received(body)).id, "read twice, archived once"
     assert letter.exception_message.startswith("Not a letter of unstuck")
 
 
 @pytest.mark.parametrize("body", [b"null", b"7", b'"hello"', b"[1, 2]"])
-def test_json_that_is_no_object_is_buried_as_a_letter_too(
-    app: Celery, body: bytes
-) -> None:
+def test_json_that_is_no_object_is_buried_as_a_letter_too(body: bytes) -> None:
     """Else one such message would keep every letter behind it from the archive."""
-    letter = LetterReader(app).letter_of(received(body))
+    letter = letter_in(received(body))
 
     assert letter.reason is Reason.UNDECODABLE
     assert letter.message.body == body
