@@ -21,7 +21,7 @@ from django.utils import timezone
 from kombu.exceptions import KombuError
 
 from unstuck import conf
-from unstuck.core.errors import BrokerUnreachable, ReplayError, UnstuckError
+from unstuck.core.errors import BrokerUnreachable, PurgeError, ReplayError
 from unstuck.letters.redact import redacted_args, redacted_kwargs, storable
 from unstuck.letters.replay import replay
 from unstuck.models import AuditEntry, DeadLetter
@@ -37,10 +37,6 @@ LOOK_SECONDS = 1.0
 """How often a replay of many looks at what has become of those already sent."""
 
 POLL_SECONDS = 0.2
-
-
-class PurgeError(UnstuckError):
-    """A purge that cannot be done as asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,9 @@ import celery
 from celery import _state
 
 from unstuck.app import Celery
-from unstuck.core.errors import UnstuckError
+from unstuck.core.errors import NoApp
 
 SKIP_CHECKS = "CELERY_SKIP_CHECKS"
-
-
-class NoApp(UnstuckError):
-    """There is no Celery app to work with, or it is not ours."""
 
 
 def current_app() -> Any | None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db.models import Count, Max, Min, Q, QuerySet
 
 from unstuck import conf
-from unstuck.core.errors import UnstuckError
+from unstuck.core.errors import NoSuchLetter
 from unstuck.core.verdict import Reason
 from unstuck.models import DeadLetter
 
@@ -22,10 +22,6 @@ ROW_ID = re.compile(r"[0-9]{1,18}")
 UUID_PREFIX = re.compile(r"[0-9a-f-]{4,36}", re.IGNORECASE)
 NAMED = 5
 """How many letters the message about an ambiguous id names."""
-
-
-class NoSuchLetter(UnstuckError):
-    """An id that fits no letter, or more than one."""
 
 
 def letters() -> QuerySet[DeadLetter]:

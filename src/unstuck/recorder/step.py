@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import bootsteps
+from celery.apps.worker import Worker as WorkerProcess
 from django.apps import apps
 
 from unstuck import conf
@@ -15,8 +16,12 @@ class RecorderStep(bootsteps.StartStopStep):
     """Fork the recorder while this process is still clean: no pool, no broker."""
 
     def include_if(self, worker: Any) -> bool:
-        """Only within a Django project that has our tables."""
-        return conf.in_django() and apps.is_installed("unstuck")
+        """Only in a worker process of a Django project that has our tables.
+
+        A worker in a thread of something else (Celery's test worker) must not fork it.
+        """
+        is_process = isinstance(worker, WorkerProcess)
+        return is_process and conf.in_django() and apps.is_installed("unstuck")
 
     def create(self, worker: Any) -> Supervisor:
         """The supervisor of the recorder, already at work."""

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TextIO
 
 from kombu.utils.url import maybe_sanitize_url
@@ -68,9 +69,15 @@ def _show_all(app: Any, as_json: bool, out: TextIO) -> None:
         data = {"celery": _rows(celery), "unstuck": _rows(ours), "tasks": speaking}
         print_json(data, out)
         return
-    _print("Celery", celery, out)
+    spelled = [replace(row, name=_spelled(app.conf, row.name)) for row in celery]
+    _print("Celery", spelled, out)
     _print("UNSTUCK", ours, out)
     _print_tasks(app, tasks, out)
+
+
+def _spelled(conf: Any, name: str) -> str:
+    setting, bracket, option = name.partition("[")
+    return f"{project.spelled(conf, setting)}{bracket}{option}"
 
 
 def _show_task(task: Any, as_json: bool, out: TextIO) -> None:
