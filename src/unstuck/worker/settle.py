@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -64,6 +65,8 @@ class Handover:
     reports: int = field(default=0, init=False)
     """How often an ending was reported; Celery reports a hard limit twice."""
 
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
     def __post_init__(self) -> None:
         self.received_on = self.connection()
 
@@ -74,8 +77,10 @@ class Handover:
 
     def verdict_on(self, outcome: Outcome) -> Verdict | None:
         """What becomes of the message; ``None`` for an ending reported again."""
-        self.reports += 1
-        if self.reports > 1:
+        with self._lock:  # In a pool of threads two of them may report at once.
+            self.reports += 1
+            again = self.reports > 1
+        if again:
             logger.debug(
                 "%s reported again as %s", self.delivery.task_id, outcome.ending
             )

@@ -156,7 +156,7 @@ class Task(celery.Task):
 
     def _watched(self) -> AbstractContextManager[None]:
         watch = self.app.watch
-        if watch is None:
+        if watch is None or self.request.is_eager:
             return nullcontext()
         hard, soft = self.request.timelimit or (None, None)
         limits = limits_of(self, self.app, Limits(hard=hard, soft=soft))

@@ -40,11 +40,18 @@ WAKE_UP = signal.SIGURG
 """Interrupts a system call of the main thread; its default is to be ignored."""
 
 EX_SOFTWARE = 70
+
+ROOM = 1000
+"""Alarms that may lie there before those of ended tasks are cleared away."""
+
 STDERR = 2
 
 
 class HardTimeLimitExceeded(BaseException):
     """Unwinds a task that passed its hard limit; no ``except Exception`` stops it."""
+
+
+OURS = (SoftTimeLimitExceeded, HardTimeLimitExceeded)
 
 
 @dataclass(slots=True)
@@ -69,6 +76,7 @@ class Watch:
     def __init__(self, pool: Any) -> None:
         self.pool = pool
         self._alarms: list[tuple[float, int, Any, Run]] = []
+        self._room = ROOM
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._stopped = False
@@ -95,18 +103,27 @@ class Watch:
         if limits.hard:
             self._set(run.started + limits.hard, self._at_hard_limit, run)
         try:
-            yield
-        finally:
-            with run.lock:
-                run.over = True
-                if run.raised:
-                    # Not yet delivered, and nobody else's business.
-                    _raise_in(run.thread_id, None)
+            try:
+                yield
+            finally:
+                _leave(run)
+        except OURS:
+            # It may have come on the way into _leave().
+            _leave(run)
+            raise
 
     def _set(self, at: float, action: Any, run: Run) -> None:
         with self._changed:
+            if len(self._alarms) >= self._room:
+                self._forget_what_is_over()
             heapq.heappush(self._alarms, (at, next(self._numbers), action, run))
             self._changed.notify()
+
+    def _forget_what_is_over(self) -> None:
+        """Alarms of short tasks would pile up until their time comes."""
+        self._alarms = [alarm for alarm in self._alarms if not alarm[3].over]
+        heapq.heapify(self._alarms)
+        self._room = max(ROOM, 2 * len(self._alarms))
 
     def _loop(self) -> None:
         while True:
@@ -184,6 +201,20 @@ class Watch:
             _raise_in(run.thread_id, error)
         if run.thread_id == threading.main_thread().ident:
             signal.pthread_kill(run.thread_id, WAKE_UP)
+
+
+def _leave(run: Run) -> None:
+    """End the run, and with it whatever was meant to interrupt it."""
+    while not run.over:
+        try:
+            with run.lock:
+                if run.raised:
+                    # Perhaps not delivered yet, and nobody else's business.
+                    _raise_in(run.thread_id, None)
+                run.over = True
+        except OURS:
+            # Delivered right here: the task had come to its end before.
+            continue
 
 
 def _raise_in(thread_id: int, error: type[BaseException] | None) -> None:
