@@ -19,6 +19,7 @@ test: setup ## All checks and all tests, with real servers; what CI runs
 	@scripts/install-servers
 	@scripts/check lint
 	@scripts/check tests
+	@scripts/oldest
 
 check: setup ## Format, lint, types, imports and unit tests: under a minute
 	@scripts/check lint
@@ -35,7 +36,7 @@ docs: setup ## Check the links and anchors of the documentation
 	@$(BIN)/python scripts/check_docs.py
 
 clean: ## Remove all that make has made
-	@rm -rf .venv .unstuck example/.unstuck build dist .coverage \
+	@rm -rf .venv .venv-oldest .unstuck example/.unstuck build dist .coverage \
 		.mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find src tests example scripts benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
