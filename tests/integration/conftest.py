@@ -73,6 +73,13 @@ def own_amqp_site(own_rabbitmq: Any, tmp_path: Path, migrated_database: Path) ->
     return Site(directory=tmp_path, broker=own_rabbitmq.url())
 
 
+@pytest.fixture
+def own_redis_site(own_valkey: Any, tmp_path: Path, migrated_database: Path) -> Site:
+    """A site on a Valkey that the test may stop."""
+    shutil.copy(migrated_database, tmp_path / "db.sqlite3")
+    return Site(directory=tmp_path, broker=own_valkey.url(0))
+
+
 @pytest.fixture(params=["redis", "amqp"])
 def make_site(request: pytest.FixtureRequest) -> MakeSite:
     """Makes a site on each broker in turn."""

@@ -46,10 +46,13 @@ def test_each_message_ends_as_the_table_says(make_site: MakeSite, pool: str) -> 
     send_raw(site, b"{not json", task=TASKS + "add", id="undecodable-1")
     send_raw(site, b"[1, 2]", task=TASKS + "add", id="undecodable-2")
     send_raw(site, b'{"hello": "world"}')
+    odd = {"task": TASKS + "add", "id": "undecodable-3", "stamped_headers": 5}
+    send_raw(site, b"[[1, 2], {}, {}]", **odd)
+    send_raw(site, b"[[], {}, {}]", task=TASKS + "fail", id="odd", retries=-5)
 
     with site.node(pool=pool):
         sent_late = send(site, "add", 1, 2)
-        letters = eventually(lambda: all_letters(site, len(BURIED) + 3), 60)
+        letters = eventually(lambda: all_letters(site, len(BURIED) + 5), 60)
         for name, runs in DONE.items():
             eventually(lambda n=name, r=runs: site.runs(done[n]) == r, 20)
         eventually(lambda: site.runs(sent_late) == 1, 20)
@@ -63,8 +66,9 @@ def test_each_message_ends_as_the_table_says(make_site: MakeSite, pool: str) -> 
         assert letter["task_name"] == TASKS + name
         assert letter["queue"] == "celery"
         assert site.runs(buried[name]) == RUNS.get(name, 1)
+    assert by_id.pop("odd")["reason"] == "failed"
     assert {letter["reason"] for letter in by_id.values()} == {"undecodable"}
-    assert set(by_id) == {"undecodable-1", "undecodable-2", ""}
+    assert set(by_id) == {"undecodable-1", "undecodable-2", "undecodable-3", ""}
     assert site.runs(expired) == 0
 
 

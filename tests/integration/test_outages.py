@@ -8,10 +8,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import kombu
 import pytest
 
 from tests.integration.conftest import MakeSite
-from tests.integration.sending import send
+from tests.integration.sending import TASKS, send
 from tests.node import Node, Site
 from tests.waiting import eventually
 
@@ -207,3 +208,82 @@ def test_garbage_in_the_queue_of_letters_is_archived_beside_them(
         eventually(lambda: not site.queue_lengths("unstuck.dead")["unstuck.dead"], 10)
 
     assert garbage["reason"] == "undecodable"
+
+
+def test_a_slow_task_does_not_outlive_the_visibility_timeout(
+    redis_site: MakeSite,
+) -> None:
+    """Redis, two nodes: a second run happens after a loss, never because of slowness."""
+    site = redis_site(
+        CELERY_BROKER_TRANSPORT_OPTIONS={
+            "visibility_timeout": 2,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+        }
+    )
+    with site.node("-n", "one@%h"), site.node("-n", "two@%h"):
+        slow = send(site, "sleep", 8)
+        late = send(site, "add", 1, 2, countdown=6)
+        eventually(lambda: site.events("end", id=slow), 30)
+        eventually(lambda: site.runs(late) == 1, 20)
+        eventually(lambda: not site.queue_lengths("celery")["celery"], 10)
+
+    assert (site.runs(slow), site.runs(late)) == (1, 1)
+
+
+def test_a_worker_outlives_a_redis_that_restarts(
+    own_redis_site: Site, own_valkey: Any
+) -> None:
+    """Celery 5.7.0 ends when that happens while it holds a message."""
+    site = own_redis_site
+    with site.node("-c", "1"):
+        task_id = send(site, "sleep", 6)
+        eventually(lambda: site.runs(task_id) == 1, 20)
+        own_valkey.restart()
+        eventually(lambda: site.events("end", id=task_id), 30)
+
+        after = eventually(lambda: try_to_send(site, "add", 1, 2), 20)
+        eventually(lambda: site.runs(after) == 1, 40)
+
+
+def test_a_result_store_that_goes_away_does_not_deafen_a_pool_of_threads(
+    own_redis_site: Site, own_valkey: Any, redis_site: MakeSite
+) -> None:
+    """The tracer itself fails then, of which Celery tells nobody."""
+    site = redis_site()
+    site.results = own_valkey.url(1)
+    with site.node("-c", "1", pool="threads"):
+        task_id = send(site, "sleep", 2)
+        eventually(lambda: site.runs(task_id) == 1, 20)
+        own_valkey.stop()
+
+        letter = site.letter(task_id, 90)
+        own_valkey.start()
+        after = send(site, "add", 1, 2)
+        eventually(lambda: site.runs(after) == 1, 40)
+
+    assert letter["reason"] == "failed"
+
+
+def test_a_message_by_a_topic_comes_back_to_its_queue(redis_site: MakeSite) -> None:
+    """Redis names no queue with a message; the pattern of its binding does."""
+    site = redis_site()
+    marker = str(site.directory / "marker")
+    with site.node("-c", "1", "-Q", "media"):
+        task_id = send_by_topic(site, "kill_once", marker)
+        eventually(lambda: site.runs(task_id) == 2, 30)
+
+
+def send_by_topic(site: Site, name: str, *args: Any) -> str:
+    """Send by a topic exchange whose queue is bound by a pattern."""
+    with site.client() as app:
+        exchange = kombu.Exchange("media", type="topic")
+        queue = kombu.Queue("media", exchange, routing_key="media.#")
+        result = app.send_task(
+            TASKS + name,
+            args,
+            exchange=exchange,
+            routing_key="media.video",
+            declare=[queue],
+        )
+        return str(result.id)

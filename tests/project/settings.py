@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 import os
 
+from kombu import Exchange, Queue
+
 from tests.settings import *  # noqa: F403
 
 CELERY_RESULT_BACKEND = os.environ.get("CELERY_RESULT_BACKEND")
 CELERY_WORKER_HIJACK_ROOT_LOGGER = True
+
+CELERY_TASK_QUEUES = [
+    Queue("celery"),
+    Queue("media", Exchange("media", type="topic"), routing_key="media.#"),
+]
 
 UNSTUCK = {}
 

@@ -15,7 +15,7 @@ from unstuck.core.policy import Policy
 from unstuck.core.verdict import Ack, Bury, Reason, Requeue, Retry, Verdict
 
 FIRST_WAIT = timedelta(seconds=1)
-"""After the first loss, and before the second look at an unknown task."""
+"""After a rejection or the first loss, before the second look at an unknown task."""
 
 LONGEST_WAIT = timedelta(seconds=30)
 
@@ -65,7 +65,7 @@ def _after_limit(
 
 def _after_reject(outcome: Outcome, policy: Policy, now: datetime) -> Verdict:
     if outcome.requeue and not policy.at_most_once:
-        return Requeue(now)
+        return Requeue(now + FIRST_WAIT)
     return Bury(Reason.REJECTED)
 
 

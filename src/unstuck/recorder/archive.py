@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, ProgrammingError, transaction
 
 from unstuck import conf
 from unstuck.letters.letter import Letter
@@ -15,6 +16,10 @@ from unstuck.letters.replay import arguments_of
 from unstuck.models import DeadLetter
 
 SHORT = 255
+AWAY = (OperationalError, InterfaceError, ProgrammingError)
+"""The database cannot be reached, or has no such table: every letter has to wait."""
+
+logger = logging.getLogger(__name__)
 
 
 def store(app: Any, letters: Sequence[Letter]) -> None:
@@ -22,10 +27,46 @@ def store(app: Any, letters: Sequence[Letter]) -> None:
 
     Returns after the commit. Raises Django's ``DatabaseError``; then none is written.
     """
-    rows = [_row(app, letter) for letter in letters]
+    try:
+        _write([_row(app, letter) for letter in letters])
+    except AWAY:
+        raise
+    except Exception:
+        # One odd letter must not keep the others out.
+        for letter in letters:
+            _store_whatever_it_is(app, letter)
+
+
+def _store_whatever_it_is(app: Any, letter: Letter) -> None:
+    try:
+        _write([_row(app, letter)])
+    except AWAY:
+        raise
+    except Exception:
+        logger.exception("Letter %s is archived without its details", letter.id)
+        _write([_bare_row(letter)])
+
+
+def _write(rows: Sequence[DeadLetter]) -> None:
     database = conf.current().database
     with transaction.atomic(using=database):
         DeadLetter.objects.using(database).bulk_create(rows, ignore_conflicts=True)
+
+
+def _bare_row(letter: Letter) -> DeadLetter:
+    """The message and its reason, and nothing that could be odd."""
+    return DeadLetter(
+        letter_id=uuid.UUID(letter.id),
+        task_id=_short(str(letter.task_id)),
+        task_name=_short(str(letter.task_name)),
+        queue=_short(letter.message.queue),
+        message=letter.message.body,
+        content_type=_short(letter.message.content_type),
+        content_encoding=_short(letter.message.content_encoding),
+        reason=letter.reason.value,
+        fingerprint=letter.reason.value,
+        buried_at=letter.buried_at,
+    )
 
 
 def _row(app: Any, letter: Letter) -> DeadLetter:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, close_old_connections, connections
 
 from unstuck.core.backoff import doubled
 from unstuck.letters.reader import Received, letter_reader
@@ -64,6 +64,7 @@ def _archive_until(app: Any, stopped: Callable[[], bool]) -> None:
 
 
 def _archive(app: Any, batch: list[Received]) -> None:
+    close_old_connections()
     archive.store(app, [received.letter() for received in batch])
     for received in batch:
         received.ack()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,9 @@ from unstuck.worker.policy import policy_of_no_task
 from unstuck.worker.queues import queue_of
 from unstuck.worker.settle import Handover, RunFacts
 
+VISIBILITY_SECONDS = 3600
+"""kombu's default for Redis."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -34,6 +38,7 @@ class Consumer(celery_consumer.Consumer):
         super().__init__(*args, **options)
         self.waiting: WeakSet[Any] = WeakSet()
         """Requests that no process has begun with."""
+        self._refresh: Any = None
         self.app.consumer_in_charge = self
 
     def connection_number(self) -> int:
@@ -56,6 +61,31 @@ class Consumer(celery_consumer.Consumer):
             return on_task_received(message)
 
         return on_message
+
+    def on_ready(self) -> None:
+        """Celery's callback when everything is set up, after each connection anew."""
+        super().on_ready()
+        if self._refresh is None and self.connection.transport.driver_type == "redis":
+            options = self.connection.transport_options
+            timeout = options.get("visibility_timeout", VISIBILITY_SECONDS)
+            self._refresh = self.timer.call_repeatedly(timeout / 4, self._stay_in_hand)
+
+    def _stay_in_hand(self) -> None:
+        """On Redis: renew what is in hand, which kombu gives away after a while.
+
+        It stamps a message once, when it comes, and any worker takes it for lost when
+        the visibility timeout has passed: a slow task or an ETA would run twice.
+        """
+        channel: Any = getattr(self.task_consumer, "channel", None)
+        if channel is None or not (tags := list(channel.qos._delivered)):
+            return
+        try:
+            with channel.conn_or_acquire() as client:
+                now = time.time()
+                stamps = dict.fromkeys(tags, now)
+                client.zadd(channel.unacked_index_key, stamps, xx=True)
+        except self.connection_errors as error:
+            logger.warning("What is in hand could not be renewed: %s", error)
 
     # Messages that are not for any task here. Celery drops all four kinds.
 
@@ -143,8 +173,11 @@ class Consumer(celery_consumer.Consumer):
     def _hold(self, seconds: float, function: Callable[[], None]) -> None:
         """Like ``later``, and let one more message in meanwhile."""
 
+        connection = self.connection_number()
+
         def let_go() -> None:
-            self.qos.decrement_eventually()
+            if connection == self.connection_number():
+                self.qos.decrement_eventually()
             function()
 
         self.qos.increment_eventually()
@@ -156,7 +189,11 @@ class Consumer(celery_consumer.Consumer):
         if not headers.get("id"):
             return
         try:
-            context = Context({**headers, **_embedded(message)})
+            properties = message.properties or {}
+            answer = {
+                name: properties.get(name) for name in ("reply_to", "correlation_id")
+            }
+            context = Context({**headers, **answer, **_embedded(message)})
             self.app.backend.mark_as_failure(headers["id"], error, request=context)
             if self.event_dispatcher:
                 self.event_dispatcher.send(
@@ -165,13 +202,22 @@ class Consumer(celery_consumer.Consumer):
         except Exception:
             logger.exception("The failure of %s was not recorded", headers["id"])
 
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Let go of a lost connection."""
+        try:
+            super().on_connection_error_after_connected(exc)
+        except AttributeError:
+            # Celery 5.7.0 on Redis closes what it holds unacknowledged by an address
+            # that it has thrown away, and would end here.
+            logger.warning("The lost connection was not closed in order", exc_info=True)
+
     # Shutdown.
 
     def stop(self) -> None:
         """Stop taking messages and give back what has not been started."""
         super().stop()
         for request in list(self.waiting):
-            if not request.is_in_pool:
+            if request.take_back():
                 request.hand_back()
 
     def cancel_active_requests(self) -> None:

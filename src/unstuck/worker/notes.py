@@ -15,6 +15,8 @@ from unstuck.core.delivery import Delivery
 from unstuck.core.outcome import Ending, Outcome
 
 HEADER = "unstuck"
+MOST_ATTEMPTS = 2**30
+"""More than anybody retries, and no more than a database column holds."""
 
 
 def delivery_from(headers: Mapping[str, Any], queue: str) -> Delivery:
@@ -25,12 +27,11 @@ def delivery_from(headers: Mapping[str, Any], queue: str) -> Delivery:
     notes = headers.get(HEADER)
     notes = notes if isinstance(notes, Mapping) else {}
     strikes = notes.get("strikes")
-    attempt = headers.get("retries")
     return Delivery(
         task_id=str(headers.get("id") or ""),
         task_name=str(headers.get("task") or ""),
         queue=queue,
-        attempt=attempt if isinstance(attempt, int) else 0,
+        attempt=_attempt(headers.get("retries")),
         strikes=tuple(_instants(strikes if isinstance(strikes, list) else [])),
         unknown_since=next(_instants([notes.get("unknown_since")]), None),
         dice=random.random(),  # noqa: S311 - jitter is no secret
@@ -51,6 +52,11 @@ def after(
     if outcome.ending is Ending.UNKNOWN_TASK:
         notes["unknown_since"] = (delivery.unknown_since or now).timestamp()
     return {HEADER: notes}
+
+
+def _attempt(value: Any) -> int:
+    good = isinstance(value, int) and not isinstance(value, bool)
+    return min(max(value, 0), MOST_ATTEMPTS) if good else 0
 
 
 def _instants(stamps: list[Any]) -> Any:

@@ -18,8 +18,19 @@ def queue_of(message: Any, consumer: Any) -> str:
             return str(queue)
     exchange, routing_key = info.get("exchange"), info.get("routing_key") or ""
     if exchange:
-        for name, queue in consumer.app.amqp.queues.items():
-            bound = queue.exchange is not None and queue.exchange.name == exchange
-            if bound and queue.routing_key == routing_key:
-                return str(name)
+        routed = _routed_to(consumer, exchange, routing_key)
+        if routed:
+            return routed
     return str(routing_key)
+
+
+def _routed_to(consumer: Any, exchange: str, routing_key: str) -> str:
+    """Where a broker without consumer tags (Redis) routed a message that we got."""
+    channel = consumer.task_consumer.channel
+    lookup = getattr(channel, "_lookup", None)
+    if lookup is None:
+        return ""
+    ours = {queue.name for queue in consumer.task_consumer.queues}
+    return next(
+        (str(name) for name in lookup(exchange, routing_key) if name in ours), ""
+    )

@@ -64,7 +64,39 @@ class Request(celery_request.Request):
         if hard or soft:
             limits = limits_of(self.task, self._app, Limits(hard=hard, soft=soft))
             self.time_limits = (limits.hard, limits.soft)
-        return super().execute_using_pool(pool, **options)
+        try:
+            result = super().execute_using_pool(pool, **options)
+        except TaskRevokedError:
+            raise
+        except Exception:
+            # The pool could not take it, or (solo) the tracer itself failed.
+            self.on_failure(ExceptionInfo())
+            return None
+        self._watch_future()
+        return result
+
+    def _watch_future(self) -> None:
+        """In a pool of threads: hear of a task whose tracer raised.
+
+        Celery calls nobody back then, and the message would stay in hand for ever.
+        """
+        result = self._apply_result and self._apply_result()
+        future = getattr(result, "f", None)
+        if future is not None:
+            future.add_done_callback(self._on_future_done)
+
+    def _on_future_done(self, future: Any) -> None:
+        if not future.cancelled() and future.exception() is not None:
+            error = future.exception()
+            self.on_failure(_info_of(error))
+
+    def take_back(self) -> bool:
+        """Take the task out of the pool if no thread has begun with it."""
+        if not self.is_in_pool:
+            return True
+        result = self._apply_result()
+        future = getattr(result, "f", None)
+        return bool(future is not None and future.cancel())
 
     @property
     def is_in_pool(self) -> bool:
@@ -77,6 +109,11 @@ class Request(celery_request.Request):
     def reject(self, requeue: bool = False) -> None:
         """End a delivery that Celery cannot run."""
         self._end(Outcome(ending=Ending.REJECTED, requeue=requeue))
+
+    def is_same(self, message: Any) -> bool:
+        """Whether a redelivery is that of this very attempt."""
+        attempt = message.headers.get("retries")
+        return bool(attempt == self._request_dict.get("retries"))
 
     def adopt(self, message: Any, ack: Any, reject: Any) -> None:
         """Take over a redelivery of what still runs here.
@@ -91,6 +128,9 @@ class Request(celery_request.Request):
     def came_back(self) -> None:
         """End the delivery that brought a message back after its node was lost."""
         if self.revoked():
+            return
+        if self._succeeded_before_it_was_lost():
+            self._end(Outcome(ending=Ending.SUCCEEDED))
             return
         waits = self.eta is not None and self.eta > system_clock()
         error = WorkerLostError("The node that had this message is gone.")
@@ -169,7 +209,8 @@ class Request(celery_request.Request):
     def _announce_revoked(
         self, reason: str, terminated: bool, signum: Any, expired: bool
     ) -> None:
-        super()._announce_revoked(reason, terminated, signum, expired)
+        self._safely(super()._announce_revoked, reason, terminated, signum, expired)
+        self._already_revoked = True
         self._end(Outcome(ending=Ending.EXPIRED if expired else Ending.REVOKED))
 
     def _succeeded_before_it_was_lost(self) -> bool:
@@ -276,7 +317,8 @@ class Request(celery_request.Request):
 
     def _acknowledge(self) -> None:
         self.acknowledged = True
-        self._on_ack(logger, self._connection_errors)
+        # Celery 5.7 on Redis: the channel of a lost connection has no address any more.
+        self._on_ack(logger, (*self._connection_errors, AttributeError))
 
     def acknowledge_at_once(self) -> None:
         """Acknowledge from another thread, while the main one is stuck for good."""

@@ -90,9 +90,9 @@ def _keep_alive(name: str, work: Callable[[], None], parent: int) -> None:
     crashes = 0
     while not stopping.asked:
         started = time.monotonic()
+        supervisor = os.getpid()
         pid = os.fork()
         if pid == 0:
-            supervisor = os.getppid()
             _become(work, supervisor)
         status = _wait(pid, lambda: stopping.asked or os.getppid() != parent)
         if status is None:

@@ -79,20 +79,16 @@ class Watch:
         self._room = ROOM
         self._numbers = itertools.count()
         self._changed = threading.Condition()
-        self._stopped = False
         self._thread = threading.Thread(target=self._loop, name="limits", daemon=True)
 
     def start(self) -> None:
         """Begin to watch."""
-        signal.signal(WAKE_UP, lambda *_: None)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(WAKE_UP, lambda *_: None)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop watching."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        faulthandler.cancel_dump_traceback_later()
+        """Nothing: what still runs at a shutdown keeps its limits, too."""
 
     @contextmanager
     def over(self, task_id: str, limits: Limits) -> Iterator[None]:
@@ -129,8 +125,6 @@ class Watch:
         while True:
             with self._changed:
                 while not self._due():
-                    if self._stopped:
-                        return
                     self._arm_dead_mans_switch()
                     self._changed.wait(self._seconds_to_next())
                 _, _, action, run = heapq.heappop(self._alarms)
@@ -138,6 +132,8 @@ class Watch:
                 self._act(action, run)
 
     def _act(self, action: Any, run: Run) -> None:
+        # Settling may take longer than the switch allows, and holds no GIL.
+        faulthandler.cancel_dump_traceback_later()
         try:
             action(run)
         except Exception:

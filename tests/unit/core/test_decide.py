@@ -213,8 +213,9 @@ def test_a_deliberate_loss_of_an_at_most_once_task_is_buried_as_lost() -> None:
 
 
 def test_a_reject_with_requeue_is_queued_again() -> None:
-    """``raise Reject(requeue=True)``."""
-    assert verdict_on(Ending.REJECTED, requeue=True) == Requeue(NOW)
+    """``raise Reject(requeue=True)``, in a second: else it would spin."""
+    again = Requeue(NOW + timedelta(seconds=1))
+    assert verdict_on(Ending.REJECTED, requeue=True) == again
 
 
 def test_a_reject_without_requeue_is_buried() -> None:
