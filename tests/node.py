@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import celery
+import kombu.pools
 
 from tests.project import ledger
 from tests.waiting import eventually
@@ -142,6 +143,9 @@ class Site:
             if self.results:
                 app.backend.client.connection_pool.disconnect()
             app.close()
+            # kombu keeps connections by address for the whole process: the next test
+            # could be given one that a test of outages has cut.
+            kombu.pools.reset()
 
     def result(self, app: celery.Celery, task_id: str, seconds: float = 30) -> Any:
         """What a task returned, once it has succeeded."""

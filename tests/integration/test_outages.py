@@ -76,20 +76,20 @@ def children(pid: int) -> list[int]:
 
 
 def test_a_lost_connection_does_not_run_a_task_twice(
-    redis_site: MakeSite, valkey: Any
+    own_redis_site: Site, own_valkey: Any
 ) -> None:
     """CLIENT KILL while a task runs: its redelivery is adopted by the run."""
-    site = redis_site()
+    site = own_redis_site
     with site.node("-c", "2") as node:
         task_id = send(site, "sleep", 6)
         eventually(lambda: site.runs(task_id) == 1, 20)
-        with valkey.client() as client:
+        with own_valkey.client() as client:
             client.client_kill_filter(_type="normal")
             client.client_kill_filter(_type="pubsub")
 
         eventually(lambda: site.events("end", id=task_id), 20)
         eventually(lambda: "adopting" in node.log(), 20)
-        with valkey.client() as client:
+        with own_valkey.client() as client:
             eventually(lambda: not client.exists("unacked", "celery"), 20)
 
     assert site.runs(task_id) == 1
