@@ -102,4 +102,7 @@ class Celery(celery.Celery):
         except RuntimeError as error:
             if "result store" not in str(error):
                 raise
-            raise OperationalError(f"{name} was not sent. {error}") from error
+            raise OperationalError(
+                f"{name} was not sent: the result store at {self.backend.as_uri()} "
+                f"did not answer. Is it there? Try again."
+            ) from error
