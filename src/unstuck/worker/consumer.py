@@ -62,6 +62,17 @@ class Consumer(celery_consumer.Consumer):
 
         return on_message
 
+    # The connection.
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Let go of a lost connection."""
+        try:
+            super().on_connection_error_after_connected(exc)
+        except AttributeError:
+            # Celery 5.7.0 on Redis closes what it holds unacknowledged by an address
+            # that it has thrown away, and would end here.
+            logger.warning("The lost connection was not closed in order", exc_info=True)
+
     def on_ready(self) -> None:
         """Celery's callback when everything is set up, after each connection anew."""
         super().on_ready()
@@ -172,7 +183,6 @@ class Consumer(celery_consumer.Consumer):
 
     def _hold(self, seconds: float, function: Callable[[], None]) -> None:
         """Like ``later``, and let one more message in meanwhile."""
-
         connection = self.connection_number()
 
         def let_go() -> None:
@@ -201,15 +211,6 @@ class Consumer(celery_consumer.Consumer):
                 )
         except Exception:
             logger.exception("The failure of %s was not recorded", headers["id"])
-
-    def on_connection_error_after_connected(self, exc: BaseException) -> None:
-        """Let go of a lost connection."""
-        try:
-            super().on_connection_error_after_connected(exc)
-        except AttributeError:
-            # Celery 5.7.0 on Redis closes what it holds unacknowledged by an address
-            # that it has thrown away, and would end here.
-            logger.warning("The lost connection was not closed in order", exc_info=True)
 
     # Shutdown.
 
