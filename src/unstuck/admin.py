@@ -1,9 +1,8 @@
-"""Dead letters and the audit in Django's admin: to look, to replay, to purge."""
+"""Dead letters in Django's admin: to look, to replay, to purge."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
@@ -16,55 +15,28 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.timezone import localtime
 
-from unstuck import admin_actions, conf, selection
-from unstuck.models import AuditEntry, DeadLetter
+from unstuck import admin_actions, selection
+from unstuck.admin_readonly import (
+    ReadOnlyAdmin,
+    TaskFilter,
+    block,
+    exception_of,
+    mebibytes,
+    readable,
+)
+from unstuck.models import DeadLetter
 
 HIDDEN = "hidden: needs unstuck.view_payload"
-LARGE = ("message", "traceback", "stack", "headers", "properties", "args", "kwargs")
-
-STYLE = {"all": ["unstuck/admin.css"]}
-
-if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[Any]
-else:
-    ModelAdmin = admin.ModelAdmin
-
-
-class ReadOnlyAdmin(ModelAdmin):
-    """Rows that nobody edits by hand, in the database that the project chose."""
-
-    show_full_result_count = False
-    list_per_page = 50
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).using(conf.current().database)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
-class TaskFilter(admin.SimpleListFilter):
-    """The names of tasks that have letters, as many as a page can show."""
-
-    title = "task"
-    parameter_name = "task"
-    most = 100
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        names = selection.letters().order_by("task_name").values_list("task_name")
-        return [(name, name or "-") for (name,) in names.distinct()[: self.most]]
-
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[DeadLetter]
-    ) -> QuerySet[DeadLetter]:
-        name = self.value()
-        return queryset if name is None else queryset.filter(task_name=name)
+LARGE = (
+    "message",
+    "traceback",
+    "stack",
+    "soft_stack",
+    "headers",
+    "properties",
+    "args",
+    "kwargs",
+)
 
 
 class ReplayedFilter(admin.SimpleListFilter):
@@ -97,23 +69,13 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     search_fields = ("task_id", "task_name", "exception_type", "exception_message")
     actions = ("replay_selected", "purge_selected")
     change_form_template = "admin/unstuck/deadletter/change_form.html"
-
-    class Media:
-        css = STYLE
+    large = LARGE
 
     # -- who may see what
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Whether this user may replay and purge."""
         return request.user.has_perm("unstuck.operate")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
-        letters = super().get_queryset(request)
-        match = request.resolver_match
-        listing = (
-            match is not None and match.url_name == "unstuck_deadletter_changelist"
-        )
-        return letters.defer(*LARGE) if listing else letters
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[DeadLetter], search_term: str
@@ -139,6 +101,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
                         "exception",
                         "shown_traceback",
                         "shown_stack",
+                        "shown_soft_stack",
                         "shown_waiting_for",
                     )
                 },
@@ -152,9 +115,11 @@ class DeadLetterAdmin(ReadOnlyAdmin):
                         "attempts",
                         "deliveries",
                         "runtime_seconds",
+                        "cpu_seconds",
                         "rss",
                         "node",
                         "pid",
+                        "child_age_seconds",
                         "fingerprint",
                         "letter_id",
                     )
@@ -174,7 +139,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     @admin.display(description="ending")
     def ending(self, letter: DeadLetter) -> str:
-        return Truncator(letter.cause or _exception(letter) or "-").chars(80)
+        return Truncator(letter.cause or exception_of(letter) or "-").chars(80)
 
     @admin.display(description="buried", ordering="buried_at")
     def buried(self, letter: DeadLetter) -> str:
@@ -188,7 +153,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     @admin.display(description="exception")
     def exception(self, letter: DeadLetter) -> SafeString | str:
-        return block(_exception(letter))
+        return block(exception_of(letter))
 
     @admin.display(description="traceback")
     def shown_traceback(self, letter: DeadLetter) -> SafeString | str:
@@ -198,21 +163,25 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     def shown_stack(self, letter: DeadLetter) -> SafeString | str:
         return block(letter.stack)
 
+    @admin.display(description="stack at the soft limit")
+    def shown_soft_stack(self, letter: DeadLetter) -> SafeString | str:
+        return block(letter.soft_stack)
+
     @admin.display(description="waiting for")
     def shown_waiting_for(self, letter: DeadLetter) -> SafeString | str:
         return block(letter.waiting_for)
 
     @admin.display(description="positional")
     def shown_args(self, letter: DeadLetter) -> SafeString | str:
-        return block(_readable(letter.args))
+        return block(readable(letter.args))
 
     @admin.display(description="by name")
     def shown_kwargs(self, letter: DeadLetter) -> SafeString | str:
-        return block(_readable(letter.kwargs))
+        return block(readable(letter.kwargs))
 
     @admin.display(description="headers")
     def shown_headers(self, letter: DeadLetter) -> SafeString | str:
-        return block(_readable(letter.headers))
+        return block(readable(letter.headers))
 
     @admin.display(description="arguments")
     def hidden_arguments(self, letter: DeadLetter) -> str:
@@ -220,7 +189,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     @admin.display(description="memory")
     def rss(self, letter: DeadLetter) -> str:
-        return f"{letter.rss_bytes / 2**20:.0f} MiB" if letter.rss_bytes else "-"
+        return mebibytes(letter.rss_bytes)
 
     @admin.display(description="replay of")
     def replay_of_link(self, letter: DeadLetter) -> SafeString | str:
@@ -315,46 +284,9 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(_url())
 
 
-@admin.register(AuditEntry)
-class AuditEntryAdmin(ReadOnlyAdmin):
-    """Who did what, when and why."""
-
-    list_display = ("at", "who", "what", "target", "why")
-    list_filter = ("what", "at")
-    date_hierarchy = "at"
-    search_fields = ("who", "target", "why")
-    fields = ("at", "who", "what", "target", "why", "shown_details")
-
-    class Media:
-        css = STYLE
-
-    @admin.display(description="details")
-    def shown_details(self, entry: AuditEntry) -> SafeString | str:
-        """What was done, in full."""
-        return block(_readable(entry.details))
-
-
 def sees_payload(request: HttpRequest) -> bool:
     """Whether this user may see the arguments of tasks."""
     return request.user.has_perm("unstuck.view_payload")
-
-
-def block(text: str) -> SafeString | str:
-    """Text of several lines as it is, escaped."""
-    if not text:
-        return "-"
-    return format_html('<pre class="unstuck-block">{}</pre>', text)
-
-
-def _exception(letter: DeadLetter) -> str:
-    parts = (letter.exception_type, letter.exception_message)
-    return ": ".join(part for part in parts if part)
-
-
-def _readable(value: Any) -> str:
-    if value is None:
-        return "could not be read"
-    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _link(task_id: str) -> SafeString | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import celery
@@ -59,6 +60,11 @@ class Celery(celery.Celery):
             **(transport_options or {}),
         }
         return super()._connection(url, *args, transport_options=options, **kwargs)
+
+    @cached_property
+    def Worker(self) -> Any:
+        """The worker program."""
+        return self.subclass_with_self("unstuck.worker.main:Worker")
 
     def create_task_cls(self) -> Any:
         """The base class of this app's tasks."""

@@ -34,6 +34,7 @@ class DeadLetter(models.Model):
     exception_message = models.TextField(blank=True)
     traceback = models.TextField(blank=True)
     stack = models.TextField(blank=True)
+    soft_stack = models.TextField(blank=True)
     waiting_for = models.TextField(blank=True)
     fingerprint = models.CharField(max_length=255, db_index=True)
 
@@ -43,6 +44,8 @@ class DeadLetter(models.Model):
     pid = models.PositiveIntegerField(null=True)
     runtime_seconds = models.FloatField(null=True)
     rss_bytes = models.BigIntegerField(null=True)
+    cpu_seconds = models.FloatField(null=True)
+    child_age_seconds = models.FloatField(null=True)
     buried_at = models.DateTimeField(db_index=True)
     archived_at = models.DateTimeField(auto_now_add=True)
 
@@ -74,6 +77,121 @@ class DeadLetter(models.Model):
             properties=self.properties,
             queue=self.queue,
         )
+
+
+class TaskRun(models.Model):
+    """A run that did not simply succeed."""
+
+    run_id = models.UUIDField(unique=True, editable=False)
+    task_id = models.CharField(max_length=255, db_index=True)
+    task_name = models.CharField(max_length=255)
+    queue = models.CharField(max_length=255, blank=True)
+    attempt = models.PositiveIntegerField(default=1)
+    deliveries = models.PositiveIntegerField(default=1)
+
+    ending = models.CharField(max_length=20)
+    verdict = models.CharField(max_length=20)
+    reason = models.CharField(max_length=20, blank=True, help_text="If buried: why.")
+    cause = models.TextField(blank=True)
+    exception_type = models.CharField(max_length=255, blank=True)
+    exception_message = models.TextField(blank=True)
+    traceback = models.TextField(blank=True)
+    stack = models.TextField(blank=True)
+    soft_stack = models.TextField(blank=True)
+    swallowed_soft_limit = models.BooleanField(
+        default=False, help_text="It caught its soft limit, and went on or returned."
+    )
+    waiting_for = models.TextField(blank=True)
+    fingerprint = models.CharField(max_length=255)
+
+    node = models.CharField(max_length=255, blank=True)
+    pid = models.PositiveIntegerField(null=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(db_index=True)
+    runtime_seconds = models.FloatField(null=True)
+    rss_bytes = models.BigIntegerField(null=True)
+    rss_growth_bytes = models.BigIntegerField(null=True)
+    cpu_seconds = models.FloatField(null=True)
+    child_age_seconds = models.FloatField(null=True)
+
+    class Meta:
+        ordering = ["-ended_at", "-id"]
+        indexes = [
+            models.Index(fields=["task_name", "-ended_at"], name="unstuck_run_of_task"),
+            models.Index(
+                fields=["fingerprint", "-ended_at"], name="unstuck_run_of_trouble"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task_name or '?'}[{self.task_id or '?'}] {self.ending}"
+
+
+class TaskMinute(models.Model):
+    """How often a task of a queue ended in which way on a node, within a minute."""
+
+    minute = models.DateTimeField(help_text="Its first second.")
+    node = models.CharField(max_length=255, blank=True)
+    task_name = models.CharField(max_length=255)
+    queue = models.CharField(max_length=255, blank=True)
+    succeeded = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    retried = models.PositiveIntegerField(default=0)
+    soft_limit = models.PositiveIntegerField(default=0)
+    hard_limit = models.PositiveIntegerField(default=0)
+    lost = models.PositiveIntegerField(default=0, help_text="Their process or node.")
+    other = models.PositiveIntegerField(default=0)
+    swallowed = models.PositiveIntegerField(
+        default=0, help_text="Soft limits that the task caught."
+    )
+    runtime_seconds = models.FloatField(default=0.0, help_text="Of all runs together.")
+    runtime_max = models.FloatField(default=0.0)
+    rss_growth_bytes = models.BigIntegerField(default=0)
+
+    class Meta:
+        ordering = ["-minute", "task_name", "queue", "node"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["minute", "node", "task_name", "queue"],
+                name="unstuck_one_minute",
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["task_name", "-minute"], name="unstuck_minute_of_task"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task_name} {self.minute:%Y-%m-%d %H:%M}"
+
+    @property
+    def runs(self) -> int:
+        """How many ended in this minute."""
+        limits = self.soft_limit + self.hard_limit
+        well = self.succeeded + self.retried
+        return well + self.failed + limits + self.lost + self.other
+
+
+class Incident(models.Model):
+    """Something that happened to a node rather than to a task."""
+
+    incident_id = models.UUIDField(unique=True, editable=False)
+    kind = models.CharField(max_length=50)
+    at = models.DateTimeField(db_index=True)
+    node = models.CharField(max_length=255, blank=True)
+    process = models.CharField(max_length=50, blank=True)
+    pid = models.PositiveIntegerField(null=True)
+    what = models.TextField()
+    stack = models.TextField(blank=True)
+    waiting_for = models.TextField(blank=True)
+    details: models.JSONField[Any, Any] = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["-at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} on {self.node or '?'}"
 
 
 class AuditEntry(models.Model):

@@ -43,6 +43,7 @@ PROFILE: tuple[Default, ...] = (
         "a killed process does not take its task along; bounded by MAX_STRIKES",
     ),
     Default("worker_prefetch_multiplier", 1, "no task waits behind a long one"),
+    Default("worker_pool", "unstuck.pool:TaskPool", "limits that leave a stack"),
     Default("worker_max_tasks_per_child", 100, "a leak ends with its child"),
     Default("task_max_retries", 3, "no retry without end"),
     Default("task_default_retry_delay", 60, "seconds; a failing service gets a break"),

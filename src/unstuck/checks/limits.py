@@ -58,6 +58,10 @@ RULES: Mapping[str, tuple[Check, str]] = {
         lambda value: _whole(value) and value >= 0,
         "a whole number, 0 or above",
     ),
+    "worker_pool": (
+        lambda value: isinstance(value, (str, type)),
+        "the name of a pool, or a class",
+    ),
     "worker_max_tasks_per_child": COUNT,
     "task_max_retries": COUNT,
     "task_default_retry_delay": DELAY,

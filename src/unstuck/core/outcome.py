@@ -41,6 +41,12 @@ class Outcome:
     stack: str = ""
     """Where the task stood when it was stopped from outside, as text."""
 
+    waiting_for: str = ""
+    """What the kernel said it waited for then."""
+
+    soft_stack: str = ""
+    """Where it stood when its soft limit was raised, if it was."""
+
     cause: str = ""
     """Why a process was lost, in words."""
 

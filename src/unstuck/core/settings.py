@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from unstuck.core.errors import SettingsError
@@ -110,15 +110,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("RETRY_ON_HARD_LIMIT", False, _flag),
     Setting("UNKNOWN_TASK_PATIENCE_SECONDS", 600, _not_negative),
     Setting("LEASE_SECONDS", 5, _positive, acts=False),
-    Setting("STALL_SECONDS", 30, _positive, acts=False),
-    Setting("SPARES", 1, _count, acts=False),
+    Setting("STALL_SECONDS", 30, _positive),
+    Setting("SPARES", 1, _count),
     Setting("PROBE_ADDRESS", None, _optional_text, acts=False),
     Setting("RUNTIME_DIR", None, _optional_text, acts=False),
-    Setting("STATEMENT_TIMEOUT", False, _flag, acts=False),
+    Setting("STATEMENT_TIMEOUT", False, _flag),
     Setting("LOCK_URL", None, _optional_text, acts=False),
     Setting("DATABASE", "default", _text),
     Setting("RECORD_SUCCESSES", False, _flag, acts=False),
-    Setting("RETENTION_DAYS", RETENTION_DAYS, _days, acts=False),
+    Setting("RETENTION_DAYS", RETENTION_DAYS, _days),
     Setting("REDACT", REDACTED_NAMES, _names),
     Setting("ALERTS", [], _list, acts=False),
 )
@@ -135,7 +135,13 @@ class Settings:
     retry_on_soft_limit: bool = False
     retry_on_hard_limit: bool = False
     unknown_task_patience_seconds: float = 600
+    stall_seconds: float = 30
+    spares: int = 1
+    statement_timeout: bool = False
     database: str = "default"
+    retention_days: Mapping[str, float] = field(
+        default_factory=lambda: dict(RETENTION_DAYS)
+    )
     redact: tuple[str, ...] = REDACTED_NAMES
 
 
@@ -171,8 +177,18 @@ def parse(given: Any) -> Settings:
     if problems:
         raise SettingsError(problems)
     values: dict[str, Any] = {
-        key.lower(): tuple(value) if key == "REDACT" else value
+        key.lower(): _in_force(key, value)
         for key, value in given.items()
         if BY_KEY[key].acts
     }
     return Settings(**values)
+
+
+def _in_force(key: str, value: Any) -> Any:
+    match key:
+        case "REDACT":
+            return tuple(value)
+        case "RETENTION_DAYS":
+            return {**RETENTION_DAYS, **value}
+        case _:
+            return value

@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from unstuck.core.frames import OTHER_THREADS, is_foreign
 from unstuck.core.verdict import Reason
 from unstuck.letters.message import StoredMessage
 
 FRAME = re.compile(
     r'^[\s|]*File "(?P<path>[^"]+)", line \d+, in (?P<function>\S+)', re.M
 )
-FOREIGN = re.compile(
-    r"^<|[/\\](?:site-packages|dist-packages|lib[/\\]python[\d.]+)[/\\]"
-)
+OTHERS = re.compile(rf"^{OTHER_THREADS}$", re.M)
 SEPARATOR = re.compile(r"[/\\]")
 FINGERPRINT_LENGTH = 255
 
@@ -37,6 +36,8 @@ class Letter:
     exception_message: str = ""
     traceback: str = ""
     stack: str = ""
+    soft_stack: str = ""
+    """Where it stood at its soft limit."""
     waiting_for: str = ""
     attempts: int = 1
     """Runs of this task, the first one counted."""
@@ -46,15 +47,20 @@ class Letter:
     pid: int | None = None
     runtime_seconds: float | None = None
     rss_bytes: int | None = None
+    cpu_seconds: float | None = None
+    child_age_seconds: float | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     """One per burial: whoever archives a letter twice finds it by this."""
 
     @property
     def fingerprint(self) -> str:
         """What letters of the same trouble share: the reason and the guilty frame."""
-        frame = guilty_frame(self.stack or self.traceback)
-        parts = [self.reason.value, self.exception_type, frame or self.task_name]
-        return " | ".join(part for part in parts if part)[:FINGERPRINT_LENGTH]
+        return fingerprint_of(
+            self.reason.value,
+            self.exception_type,
+            self.stack or self.traceback,
+            self.task_name,
+        )
 
     def to_wire(self) -> dict[str, Any]:
         """As plain data for the queue of dead letters."""
@@ -77,12 +83,24 @@ class Letter:
         return cls(**fields)
 
 
+def fingerprint_of(
+    ending: str, exception_type: str, traceback: str, task_name: str
+) -> str:
+    """What the same trouble has in common: how it ended and the guilty frame.
+
+    Where no frame is guilty the name of the task stands for it.
+    """
+    parts = [ending, exception_type, guilty_frame(traceback) or task_name]
+    return " | ".join(part for part in parts if part)[:FINGERPRINT_LENGTH]
+
+
 def guilty_frame(traceback: str) -> str:
     """The innermost frame of the project's own code, as ``function (dir/file.py)``.
 
-    Empty when there is none.
+    Empty when there is none. What other threads did does not count.
     """
-    own = [frame for frame in _frames(traceback) if not FOREIGN.search(frame[0])]
+    of_task = OTHERS.split(traceback, maxsplit=1)[0]
+    own = [frame for frame in _frames(of_task) if not is_foreign(frame[0])]
     if not own:
         return ""
     path, function = own[-1]

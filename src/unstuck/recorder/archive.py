@@ -57,12 +57,12 @@ def _bare_row(letter: Letter) -> DeadLetter:
     """The message and its reason, and nothing that could be odd."""
     return DeadLetter(
         letter_id=uuid.UUID(letter.id),
-        task_id=_short(str(letter.task_id)),
-        task_name=_short(str(letter.task_name)),
-        queue=_short(letter.message.queue),
+        task_id=short(str(letter.task_id)),
+        task_name=short(str(letter.task_name)),
+        queue=short(letter.message.queue),
         message=letter.message.body,
-        content_type=_short(letter.message.content_type),
-        content_encoding=_short(letter.message.content_encoding),
+        content_type=short(letter.message.content_type),
+        content_encoding=short(letter.message.content_encoding),
         reason=letter.reason.value,
         fingerprint=letter.reason.value,
         buried_at=letter.buried_at,
@@ -80,32 +80,35 @@ def _row(app: Any, letter: Letter) -> DeadLetter:
             headers[name] = repr(shown)
     return DeadLetter(
         letter_id=uuid.UUID(letter.id),
-        task_id=_short(letter.task_id),
-        task_name=_short(letter.task_name),
-        queue=_short(letter.message.queue),
+        task_id=short(letter.task_id),
+        task_name=short(letter.task_name),
+        queue=short(letter.message.queue),
         args=storable(args),
         kwargs=storable(kwargs),
         message=letter.message.body,
-        content_type=_short(letter.message.content_type),
-        content_encoding=_short(letter.message.content_encoding),
+        content_type=short(letter.message.content_type),
+        content_encoding=short(letter.message.content_encoding),
         headers=storable(headers),
         properties=storable(letter.message.properties),
         reason=letter.reason.value,
         cause=clean(letter.cause),
-        exception_type=_short(letter.exception_type),
+        exception_type=short(letter.exception_type),
         exception_message=clean(letter.exception_message),
         traceback=clean(letter.traceback),
         stack=clean(letter.stack),
+        soft_stack=clean(letter.soft_stack),
         waiting_for=clean(letter.waiting_for),
-        fingerprint=_short(letter.fingerprint),
+        fingerprint=short(letter.fingerprint),
         attempts=letter.attempts,
         deliveries=letter.deliveries,
-        node=_short(letter.node),
+        node=short(letter.node),
         pid=letter.pid,
         runtime_seconds=letter.runtime_seconds,
         rss_bytes=letter.rss_bytes,
+        cpu_seconds=letter.cpu_seconds,
+        child_age_seconds=letter.child_age_seconds,
         buried_at=letter.buried_at,
-        replay_of=_short(str(replay_of or "")),
+        replay_of=short(str(replay_of or "")),
     )
 
 
@@ -119,5 +122,6 @@ def _shown_arguments(app: Any, letter: Letter) -> tuple[Any, Any]:
     return redacted_args(args, task, names), redacted_kwargs(kwargs, names)
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Text that fits a column for names."""
     return clean(text)[:SHORT]

@@ -1,46 +1,70 @@
-"""The recorder process: from the queue of dead letters into the database.
+"""The recorder process: into the database goes what happened.
 
-A letter is acknowledged after the commit that holds it. While the database is away the
-letters wait on the broker, and nothing else does.
+Letters come from their queue on the broker, and are acknowledged after the commit that
+holds them: while the database is away they wait there. Facts come from the processes of
+the node, and are dropped when they cannot be stored for long: nothing waits for them.
 """
 
 from __future__ import annotations
 
-import logging
 import signal
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from contextlib import ExitStack, closing
 from typing import Any
 
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import close_old_connections, connections
 
-from unstuck.core.backoff import doubled
-from unstuck.letters.reader import Received, letter_reader
+from unstuck.letters.reader import LetterReader, Received, letter_reader
 from unstuck.recorder import archive
+from unstuck.recorder.duty import Duty
+from unstuck.recorder.intake import Intake
+from unstuck.recorder.retention import Retention
+from unstuck.worker.channel import FactChannel
 
-logger = logging.getLogger(__name__)
-
-FIRST_WAIT = timedelta(seconds=1)
-LONGEST_WAIT = timedelta(seconds=30)
 BATCH = 100
+PAUSE_SECONDS = 0.5
+"""Between two turns when there is nothing more to do."""
 
 
-def run(app: Any) -> None:
-    """Archive letters until SIGTERM. The whole life of a recorder process."""
+def run(
+    app: Any,
+    facts: FactChannel | None = None,
+    beat: Callable[[], None] | None = None,
+) -> None:
+    """Archive letters and store facts until SIGTERM. The whole life of a recorder.
+
+    ``beat`` is called between all steps, at least twice a second unless one hangs.
+    """
     stopping = _Stopping()
     signal.signal(signal.SIGTERM, stopping)
     _forget_inherited(app)
-    failures = 0
-    while not stopping.asked:
-        try:
-            _archive_until(app, lambda: stopping.asked)
-            failures = 0
-        except Exception as error:
-            wait = doubled(FIRST_WAIT, failures, LONGEST_WAIT)
-            failures += 1
-            _report(error, wait)
-            stopping.wait(wait.total_seconds())
+    intake = Intake(facts) if facts else None
+    with closing(_Letters(app)) as letters:
+        archiving = Duty(letters.archive, "letters wait on the broker")
+        duties = [archiving, Duty(Retention().prune, "old rows stay")]
+        if intake:
+            duties.append(Duty(intake.store, "facts wait in memory"))
+        while not stopping.asked:
+            busy = [_turn(duty, beat) for duty in duties]
+            _pause(0.0 if any(busy) else PAUSE_SECONDS, intake)
+        if intake:
+            intake.finish()
+        # What main buried at the very end need not wait for the next start.
+        archiving.turn()
+
+
+def _turn(duty: Duty, beat: Callable[[], None] | None) -> bool:
+    if beat:
+        beat()
+    return duty.turn()
+
+
+def _pause(seconds: float, intake: Intake | None) -> None:
+    if intake:
+        intake.wait(seconds)
+    else:
+        time.sleep(seconds)
 
 
 def archive_waiting(app: Any) -> int:
@@ -56,11 +80,35 @@ def archive_waiting(app: Any) -> int:
     return archived
 
 
-def _archive_until(app: Any, stopped: Callable[[], bool]) -> None:
-    with letter_reader(app) as reader:
-        while not stopped():
-            if batch := reader.read(BATCH, wait=1.0):
-                _archive(app, batch)
+class _Letters:
+    """Archives what the broker has; holds a connection to it while that works."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._reader: LetterReader | None = None
+        self._held_open = ExitStack()
+
+    def archive(self) -> bool:
+        """Archive a batch; says whether there was any letter.
+
+        Raises what the broker or the database raises; the letters stay on the broker.
+        """
+        try:
+            if self._reader is None:
+                self._reader = self._held_open.enter_context(letter_reader(self._app))
+            batch = self._reader.read(BATCH, wait=0.0)
+            if batch:
+                _archive(self._app, batch)
+        except Exception:
+            # What this connection has in hand is the broker's again.
+            self.close()
+            raise
+        return bool(batch)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._reader = None
+        self._held_open.close()
 
 
 def _archive(app: Any, batch: list[Received]) -> None:
@@ -78,25 +126,8 @@ def _forget_inherited(app: Any) -> None:
         connection.connection = None
 
 
-def _report(error: Exception, wait: timedelta) -> None:
-    where = "database" if isinstance(error, DatabaseError) else "broker"
-    logger.error(
-        "The recorder got no further with the %s; letters wait on the broker; "
-        "next try in %s s: %s: %s",
-        where,
-        wait.total_seconds(),
-        type(error).__name__,
-        str(error).strip(),
-    )
-
-
 class _Stopping:
     asked = False
 
     def __call__(self, *_: object) -> None:
         self.asked = True
-
-    def wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not self.asked and time.monotonic() < deadline:
-            time.sleep(0.2)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from celery import bootsteps
@@ -9,11 +12,13 @@ from celery.apps.worker import Worker as WorkerProcess
 from django.apps import apps
 
 from unstuck import conf
-from unstuck.worker.supervisor import Supervisor
+from unstuck.pool.board import RECORDER, Board
+from unstuck.worker import processes
+from unstuck.worker.supervisor import STOP_SECONDS, Supervisor
 
 
 class RecorderStep(bootsteps.StartStopStep):
-    """Fork the recorder while this process is still clean: no pool, no broker."""
+    """Keep a recorder, forked while this process is still clean: no pool, no broker."""
 
     def include_if(self, worker: Any) -> bool:
         """Only in a worker process of a Django project that has our tables.
@@ -23,10 +28,48 @@ class RecorderStep(bootsteps.StartStopStep):
         is_process = isinstance(worker, WorkerProcess)
         return is_process and conf.in_django() and apps.is_installed("unstuck")
 
-    def create(self, worker: Any) -> Supervisor:
-        """The supervisor of the recorder, already at work."""
+    def create(self, worker: Any) -> Aside | None:
+        """With our pool the supervisor keeps it; else one beside this process."""
         # Its models cannot be imported before Django has loaded the apps.
         from unstuck.recorder.process import run
 
-        app = worker.app
-        return Supervisor.fork("recorder", lambda: run(app))
+        def record(board: Board) -> None:
+            run(worker.app, worker.facts, board.row(RECORDER).beat)
+
+        if worker.has_supervisor:
+            worker.companions["recorder"] = record
+            return None
+        return Aside.fork(worker, record)
+
+
+@dataclass(slots=True)
+class Aside:
+    """A supervisor of the recorder alone, beside a worker that has none above it."""
+
+    pid: int
+
+    @classmethod
+    def fork(cls, worker: Any, record: Callable[[Board], None]) -> Aside:
+        """Fork it; it ends with this process."""
+        parent = os.getpid()
+
+        def supervise() -> int:
+            supervisor = Supervisor(
+                node=worker.hostname,
+                facts=worker.facts,
+                stall_seconds=conf.current().stall_seconds,
+                given_up=lambda: os.getppid() != parent,
+            )
+            supervisor.keep("recorder", record)
+            return supervisor.run()
+
+        return cls(processes.fork(supervise))
+
+    def start(self) -> None:
+        """Nothing: it runs since it was forked."""
+
+    def stop(self) -> None:
+        """End it and the recorder."""
+        processes.end(self.pid, 2 * STOP_SECONDS)
+
+    terminate = stop

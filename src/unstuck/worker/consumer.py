@@ -11,7 +11,6 @@ from typing import Any
 from weakref import WeakSet
 
 from celery import signals
-from celery.app.task import Context
 from celery.exceptions import NotRegistered
 from celery.worker.consumer import consumer as celery_consumer
 from celery.worker.state import active_requests
@@ -19,10 +18,11 @@ from celery.worker.state import active_requests
 from unstuck.core.clock import system_clock
 from unstuck.core.outcome import Ending, Outcome
 from unstuck.core.verdict import Requeue, Verdict
-from unstuck.worker import notes
+from unstuck.worker import hooks, notes
 from unstuck.worker.outcomes import outcome_of_error
 from unstuck.worker.policy import policy_of_no_task
 from unstuck.worker.queues import queue_of
+from unstuck.worker.reporter import FLUSH_SECONDS, Reporter
 from unstuck.worker.settle import Handover, RunFacts
 
 VISIBILITY_SECONDS = 3600
@@ -38,7 +38,8 @@ class Consumer(celery_consumer.Consumer):
         super().__init__(*args, **options)
         self.waiting: WeakSet[Any] = WeakSet()
         """Requests that no process has begun with."""
-        self._refresh: Any = None
+        self.reporter = Reporter(self.hostname, getattr(self.controller, "facts", None))
+        self._repeated: list[Any] = []
         self.app.consumer_in_charge = self
 
     def connection_number(self) -> int:
@@ -64,6 +65,27 @@ class Consumer(celery_consumer.Consumer):
 
     # The connection.
 
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, however long the broker is away; main is well meanwhile."""
+        beat = getattr(self.pool, "beat", None)
+        if beat is None:
+            return super().ensure_connected(conn)
+        ensure = conn.ensure_connection
+
+        def ensure_and_beat(*args: Any, callback: Any = None, **options: Any) -> Any:
+            def called_between() -> None:
+                beat()
+                if callback:
+                    callback()
+
+            return ensure(*args, callback=called_between, **options)
+
+        conn.ensure_connection = ensure_and_beat
+        try:
+            return super().ensure_connected(conn)
+        finally:
+            del conn.ensure_connection
+
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Let go of a lost connection."""
         try:
@@ -76,10 +98,14 @@ class Consumer(celery_consumer.Consumer):
     def on_ready(self) -> None:
         """Celery's callback when everything is set up, after each connection anew."""
         super().on_ready()
-        if self._refresh is None and self.connection.transport.driver_type == "redis":
+        for entry in self._repeated:
+            entry.cancel()
+        repeat = self.timer.call_repeatedly
+        self._repeated = [repeat(FLUSH_SECONDS, self.reporter.flush)]
+        if self.connection.transport.driver_type == "redis":
             options = self.connection.transport_options
             timeout = options.get("visibility_timeout", VISIBILITY_SECONDS)
-            self._refresh = self.timer.call_repeatedly(timeout / 4, self._stay_in_hand)
+            self._repeated.append(repeat(timeout / 4, self._stay_in_hand))
 
     def _stay_in_hand(self) -> None:
         """On Redis: renew what is in hand, which kombu gives away after a while.
@@ -203,8 +229,9 @@ class Consumer(celery_consumer.Consumer):
             answer = {
                 name: properties.get(name) for name in ("reply_to", "correlation_id")
             }
-            context = Context({**headers, **answer, **_embedded(message)})
-            self.app.backend.mark_as_failure(headers["id"], error, request=context)
+            request = {**headers, **answer, **_embedded(message)}
+            name = str(headers.get("task"))
+            hooks.run(self.pool, hooks.record_unread, name, request, error)
             if self.event_dispatcher:
                 self.event_dispatcher.send(
                     "task-failed", uuid=headers["id"], exception=repr(error)
@@ -220,6 +247,16 @@ class Consumer(celery_consumer.Consumer):
         for request in list(self.waiting):
             if request.take_back():
                 request.hand_back()
+
+    def give_back_running(self) -> None:
+        """Give back what runs; the pool is about to end it."""
+        for request in list(active_requests):
+            request.hand_back()
+
+    def shutdown(self) -> None:
+        """Celery's last call, when the pool has stopped."""
+        self.reporter.flush(everything=True)
+        super().shutdown()
 
     def cancel_active_requests(self) -> None:
         """Stop what runs at the end of the soft shutdown, and give it back."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
-from celery import signals
 from celery.exceptions import TaskRevokedError
 from celery.worker import request as celery_request
 from celery.worker.state import task_ready
@@ -24,11 +25,14 @@ from unstuck.core.clock import system_clock
 from unstuck.core.limits import Limits
 from unstuck.core.outcome import Ending, Outcome
 from unstuck.core.verdict import Ack, Bury, Requeue, Retry, Verdict
-from unstuck.worker import notes
+from unstuck.pool.evidence import Evidence
+from unstuck.pool.job import Job
+from unstuck.pool.proc import rss_of
+from unstuck.worker import hooks, notes
 from unstuck.worker.outcomes import outcome_of, outcome_of_error, unwrapped
 from unstuck.worker.policy import limits_of, policy_of
 from unstuck.worker.queues import queue_of
-from unstuck.worker.settle import Handover, RunFacts, rss_of
+from unstuck.worker.settle import Handover, RunFacts
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +77,13 @@ class Request(celery_request.Request):
             self.on_failure(ExceptionInfo())
             return None
         self._watch_future()
+        if isinstance(result, Job):
+            result.may_start = self._may_start
         return result
+
+    def _may_start(self) -> bool:
+        """Asked by the pool when a child is free: much can have happened meanwhile."""
+        return not (self._handover.reports or self.revoked())
 
     def _watch_future(self) -> None:
         """In a pool of threads: hear of a task whose tracer raised.
@@ -88,15 +98,15 @@ class Request(celery_request.Request):
     def _on_future_done(self, future: Any) -> None:
         if not future.cancelled() and future.exception() is not None:
             error = future.exception()
-            self.on_failure(_info_of(error))
+            self.on_failure(hooks.info_of(error))
 
     def take_back(self) -> bool:
         """Take the task out of the pool if no thread has begun with it."""
         if not self.is_in_pool:
             return True
         result = self._apply_result()
-        future = getattr(result, "f", None)
-        return bool(future is not None and future.cancel())
+        job = result if isinstance(result, Job) else getattr(result, "f", None)
+        return bool(job is not None and job.cancel())
 
     @property
     def is_in_pool(self) -> bool:
@@ -228,13 +238,32 @@ class Request(celery_request.Request):
         *,
         recorded: bool = False,
     ) -> None:
+        outcome = self._with_evidence(outcome)
         verdict = self._handover.verdict_on(outcome)
         if verdict is None:
             return
         self._consumer.waiting.discard(self)
+        facts = self._facts()
         if error is not None:
-            self._announce(verdict, error, exc_info or _info_of(error), recorded)
-        self._handover.settle(verdict, outcome, self._facts())
+            self._announce(verdict, error, exc_info or hooks.info_of(error), recorded)
+        self._handover.settle(verdict, outcome, facts)
+        self._consumer.reporter.ended(self._handover.delivery, outcome, verdict, facts)
+
+    @property
+    def _evidence(self) -> Evidence:
+        """What our pool has seen of the run; with other pools, nothing."""
+        job = self._apply_result and self._apply_result()
+        return job.evidence if isinstance(job, Job) else Evidence()
+
+    def _with_evidence(self, outcome: Outcome) -> Outcome:
+        seen = self._evidence
+        return replace(
+            outcome,
+            stack=outcome.stack or seen.stack,
+            soft_stack=seen.soft_stack,
+            waiting_for=seen.waiting_for,
+            cause=seen.cause or outcome.cause,
+        )
 
     def _announce(
         self, verdict: Verdict, error: BaseException, exc_info: Any, recorded: bool
@@ -243,16 +272,11 @@ class Request(celery_request.Request):
         match verdict:
             case Bury():
                 if not recorded:
-                    self._record_failure(error, exc_info)
+                    stores = bool(self.store_errors)
+                    self._run_hook(hooks.record_failure, error, exc_info, stores)
                 self._send_exception("task-failed", error, exc_info)
             case Retry():
-                self._safely(
-                    self.task.backend.mark_as_retry,
-                    self.id,
-                    error,
-                    exc_info.traceback,
-                    request=self._context,
-                )
+                self._run_hook(hooks.record_retry, error, exc_info)
                 self._send_exception("task-retried", error, exc_info)
             case Requeue():
                 self.send_event("task-rejected", requeue=True)
@@ -260,33 +284,15 @@ class Request(celery_request.Request):
                 if isinstance(error, celery_request.Retry):
                     self._send_exception("task-retried", error, exc_info)
 
-    def _record_failure(self, error: BaseException, exc_info: Any) -> None:
-        """What the tracer does for a failure that the child lives to see, once."""
+    def _run_hook(
+        self, hook: Any, error: BaseException, exc_info: Any, *args: Any
+    ) -> None:
+        traceback = self._evidence.stack or exc_info.traceback
+        request = {**vars(self._context), "args": self.args, "kwargs": self.kwargs}
         self._safely(
-            self.task.backend.mark_as_failure,
-            self.id,
-            error,
-            exc_info.traceback,
-            request=self._context,
-            store_result=self.store_errors,
+            *(hooks.run, self._consumer.pool, hook),
+            *(self.name, request, error, traceback, *args),
         )
-        self.task.request_stack.push(self._context)
-        try:
-            self._safely(
-                self.task.on_failure, error, self.id, self.args, self.kwargs, exc_info
-            )
-            self._safely(
-                signals.task_failure.send,
-                sender=self.task,
-                task_id=self.id,
-                exception=error,
-                args=self.args,
-                kwargs=self.kwargs,
-                traceback=exc_info.traceback,
-                einfo=exc_info,
-            )
-        finally:
-            self.task.request_stack.pop()
 
     def _safely(self, function: Any, *args: Any, **kwargs: Any) -> None:
         """Call what others wrote; its error must not keep the message from ending."""
@@ -337,17 +343,15 @@ class Request(celery_request.Request):
         ).apply_async()
 
     def _facts(self) -> RunFacts:
-        started = self.time_start
+        started, seen = self.time_start, self._evidence
         return RunFacts(
             node=self._hostname,
             pid=self.worker_pid,
+            started_at=datetime.fromtimestamp(started, UTC) if started else None,
             runtime_seconds=time.time() - started if started else None,
-            rss_bytes=rss_of(self.worker_pid) if self.worker_pid else None,
+            rss_bytes=seen.rss_bytes or rss_of(self.worker_pid or 0),
+            rss_growth_bytes=seen.rss_growth_bytes,
+            cpu_seconds=seen.cpu_seconds,
+            child_age_seconds=seen.child_age_seconds,
+            interrupted=seen.interrupted,
         )
-
-
-def _info_of(error: BaseException) -> ExceptionInfo:
-    try:
-        raise error
-    except BaseException:
-        return ExceptionInfo()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,8 +34,14 @@ class RunFacts:
 
     node: str = ""
     pid: int | None = None
+    started_at: datetime | None = None
     runtime_seconds: float | None = None
     rss_bytes: int | None = None
+    rss_growth_bytes: int | None = None
+    cpu_seconds: float | None = None
+    child_age_seconds: float | None = None
+    interrupted: bool = False
+    """Whether its soft limit was raised in it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -156,23 +161,17 @@ class Handover:
             exception_message=outcome.exception_message,
             traceback=outcome.traceback,
             stack=outcome.stack,
+            soft_stack=outcome.soft_stack,
+            waiting_for=outcome.waiting_for,
             attempts=delivery.attempt + 1,
             deliveries=delivery.deliveries,
             node=facts.node,
             pid=facts.pid,
             runtime_seconds=facts.runtime_seconds,
             rss_bytes=facts.rss_bytes,
+            cpu_seconds=facts.cpu_seconds,
+            child_age_seconds=facts.child_age_seconds,
         )
-
-
-def rss_of(pid: int | None) -> int | None:
-    """The resident memory of a process in bytes, where the kernel tells."""
-    try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
-            pages = int(statm.read().split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE") or None
 
 
 def _log(delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:

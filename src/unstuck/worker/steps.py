@@ -77,7 +77,7 @@ class Reaping(bootsteps.StartStopStep):
 
     def include_if(self, worker: Any) -> bool:
         """Only where an event loop maintains a pool of processes."""
-        return worker.use_eventloop and isinstance(worker.pool, prefork.TaskPool)
+        return worker.use_eventloop and type(worker.pool) is prefork.TaskPool
 
     def start(self, worker: Any) -> None:
         """Look more often."""

@@ -1,151 +1,377 @@
-"""Keep one process alive, from a clean image.
+"""The supervisor: the parent of a node's processes, which does nothing that can block.
 
-With Celery's own pools the supervisor is a child beside main: it is forked before there
-is a pool, a thread or a connection, holds nothing, and forks what it keeps whenever that
-has died. It ends with its parent, and what it keeps ends with it.
+It has the project imported and nothing else: no broker, no database, no thread. So it
+can always fork a process from a clean image, and always kill one that is stuck.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
+import selectors
 import signal
-import sys
+import socket
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from contextlib import suppress
+from dataclasses import dataclass, field
 
-from unstuck.core.backoff import doubled
+from unstuck.core.clock import system_clock
+from unstuck.core.facts import Incident
+from unstuck.pool import kernel, stack
+from unstuck.pool.board import MAIN, RECORDER, Board, Column
+from unstuck.pool.child import STACK_SIGNAL
+from unstuck.worker import processes
+from unstuck.worker.channel import FactChannel
+from unstuck.worker.children import Children
+from unstuck.worker.kept import CRASH_SECONDS, CRASHES, Kept
+from unstuck.worker.sdnotify import Notifier
 
 logger = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG = 1
-FIRST_WAIT = timedelta(seconds=1)
-LONGEST_WAIT = timedelta(seconds=30)
-STEADY_SECONDS = 60
-"""A process that lived this long did not crash in a loop."""
+LISTENED_TO = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGCHLD,
+)
+WAIT_SECONDS = 0.5
+PAUSE_SECONDS = 5
+"""When the supervisor itself did not run for so long, all of them stood still."""
 
-POLL_SECONDS = 0.5
+DUMP_SECONDS = 0.3
 STOP_SECONDS = 10
+"""How long processes may take to end when they are asked to, beyond running tasks."""
+
+EX_SOFTWARE = 70
+ROWS = {"main": MAIN, "recorder": RECORDER}
 
 
-@dataclass(slots=True)
+@dataclass(kw_only=True)
 class Supervisor:
-    """A forked supervisor, seen from the process that forked it."""
+    """Keeps processes alive and watches over them, until it is told to stop."""
 
-    name: str
-    pid: int
+    node: str
+    facts: FactChannel
+    stall_seconds: float
+    grace_seconds: float = 0.0
+    """How long running tasks get when the node stops."""
 
-    @classmethod
-    def fork(cls, name: str, work: Callable[[], None]) -> Supervisor:
-        """Fork a supervisor that keeps a process alive which does ``work``."""
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            _become(lambda: _keep_alive(name, work, parent), parent)
-        return cls(name, pid)
+    board: Board = field(default_factory=Board)
+    children: Children | None = None
+    notifier: Notifier = field(default_factory=lambda: Notifier({}))
+    given_up: Callable[[], bool] = lambda: False
+    """Whether there is no reason to go on, asked now and then."""
 
-    def start(self) -> None:
-        """Nothing: it runs since it was forked."""
+    def __post_init__(self) -> None:
+        self.kept: list[Kept] = []
+        """The first one is what the others are there for: when it stops, all do."""
 
-    def stop(self) -> None:
-        """End the supervisor and what it keeps, within 10 seconds."""
-        _end(self.pid, STOP_SECONDS)
+        self.main: Kept | None = None
+        """The one that uses the children, where there are any."""
 
-    terminate = stop
+        self.wants_restart = False
+        """Whether it was asked to load everything anew, by a SIGHUP."""
 
+        self._told_ready = False
+        self._heard: Counter[int] = Counter()
+        self._stop_before: float | None = None
+        self._exitcode = 0
+        self._turned_at = time.monotonic()
 
-def _become(work: Callable[[], None], parent: int) -> None:
-    """Do ``work`` as the whole life of this freshly forked process."""
-    status = 1
-    try:
-        _die_with(parent)
-        work()
-        status = 0
-    except Exception:
-        logger.exception("Process %s failed", os.getpid())
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    def keep(self, name: str, work: Callable[[Board], int | None]) -> Kept:
+        """Keep a process alive that does ``work``."""
+        spare_row = len(ROWS) + len(self.kept)
+        row = self.board.row(ROWS.get(name, spare_row))
 
+        def live() -> int | None:
+            self._let_go()
+            return work(self.board)
 
-def _die_with(parent: int) -> None:
-    # The terminal's Ctrl-C goes to the whole group, but main says when to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
+        kept = Kept(name, row, live)
+        kept.silence_matters = name in ROWS
+        self.kept.append(kept)
+        if name == "main":
+            self.main = kept
+        return kept
 
+    def run(self) -> int:
+        """Supervise until all is over; returns the exit code."""
+        self._open()
+        try:
+            for kept in self.kept:
+                self._start(kept)
+            while not self._is_over:
+                self._turn()
+        finally:
+            self._end_all()
+            self._close()
+        return self._exitcode
 
-def _keep_alive(name: str, work: Callable[[], None], parent: int) -> None:
-    stopping = _Stop()
-    signal.signal(signal.SIGTERM, stopping)
-    crashes = 0
-    while not stopping.asked:
-        started = time.monotonic()
-        supervisor = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            _become(work, supervisor)
-        status = _wait(pid, lambda: stopping.asked or os.getppid() != parent)
-        if status is None:
-            _end(pid, STOP_SECONDS / 2)
-            return
-        lived = time.monotonic() - started
-        crashes = 0 if lived > STEADY_SECONDS else crashes + 1
-        wait = doubled(FIRST_WAIT, max(crashes - 1, 0), LONGEST_WAIT).total_seconds()
-        logger.error(
-            "The %s (pid %s) ended with %s; a new one starts in %s s",
-            name,
-            pid,
-            _in_words(status),
-            wait,
-        )
-        deadline = time.monotonic() + wait
-        while time.monotonic() < deadline and not stopping.asked:
-            time.sleep(POLL_SECONDS)
+    # The loop.
 
+    def _open(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._bell, self._ringer = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ringer.setblocking(False)
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._earlier = [
+            (number, signal.signal(number, self._on_signal)) for number in LISTENED_TO
+        ]
+        signal.set_wakeup_fd(self._ringer.fileno(), warn_on_full_buffer=False)
 
-class _Stop:
-    """A signal handler that remembers that it was called."""
+    def _close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._earlier:
+            signal.signal(number, handler)
+        self._let_go()
 
-    asked = False
+    def _let_go(self) -> None:
+        """Close what is the supervisor's alone, also in what it has forked."""
+        self._selector.close()
+        self._bell.close()
+        self._ringer.close()
+        if self.children:
+            self.children.let_go()
 
-    def __call__(self, *_: object) -> None:
-        self.asked = True
+    def let_go_for_child(self) -> None:
+        """In a child: close all that it has nothing to do with."""
+        self._let_go()
+        self.facts.close()
+        for kept in self.kept:
+            os.close(kept.stack_file)
 
+    def _on_signal(self, number: int, _: object) -> None:
+        self._heard[number] += 1
 
-def _wait(pid: int, given_up: Callable[[], bool]) -> int | None:
-    while not given_up():
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return status
-        time.sleep(POLL_SECONDS)
-    return None
+    def _turn(self) -> None:
+        self._wait()
+        self._excuse_a_pause()
+        self._obey()
+        self._reap()
+        if self.children:
+            self.children.serve()
+        self._look_for_stalls()
+        self._start_what_is_due()
+        self._tell_systemd()
 
+    def _wait(self) -> None:
+        line = self.children.line if self.children else None
+        if line:
+            self._selector.register(line, selectors.EVENT_READ)
+        self._selector.select(self._seconds_to_wait())
+        if line:
+            self._selector.unregister(line)
+        with suppress(BlockingIOError):
+            self._bell.recv(4096)
 
-def _end(pid: int, seconds: float) -> None:
-    """End a child of this process: politely, then for sure."""
-    deadline = time.monotonic() + seconds
-    try:
-        os.kill(pid, signal.SIGTERM)
-        while time.monotonic() < deadline:
-            if os.waitpid(pid, os.WNOHANG)[0]:
+    def _seconds_to_wait(self) -> float:
+        now = time.monotonic()
+        times = [k.restart_at for k in self.kept] + [k.kill_at for k in self.kept]
+        nearest = min((at for at in times if at is not None), default=now + 1)
+        return max(0.0, min(WAIT_SECONDS, nearest - now))
+
+    def _excuse_a_pause(self) -> None:
+        """A host that slept has stopped all of us: nobody stalled for that."""
+        now = time.monotonic()
+        if now - self._turned_at > PAUSE_SECONDS:
+            for kept in self.kept:
+                kept.row.beat()
+        self._turned_at = now
+
+    @property
+    def _is_over(self) -> bool:
+        if self._stop_before is None:
+            return self.given_up()
+        return self.kept[0].pid is None or time.monotonic() >= self._stop_before
+
+    # Signals.
+
+    def _obey(self) -> None:
+        heard, self._heard = self._heard, Counter()
+        if heard[signal.SIGHUP]:
+            self.wants_restart = self._stop_before is None
+            self._stop(signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            for _ in range(heard[number]):
+                hurry = self._stop_before is not None
+                self._stop(signal.SIGQUIT if hurry else signal.SIGTERM)
+        if heard[signal.SIGQUIT]:
+            self._stop(signal.SIGQUIT)
+        if heard[signal.SIGUSR1] and self.main and self.main.pid:
+            processes.send(self.main.pid, signal.SIGUSR1)
+
+    def _stop(self, number: signal.Signals) -> None:
+        """Have main stop: in order, or (SIGQUIT) at once."""
+        self.notifier.stopping()
+        grace = 0.0 if number == signal.SIGQUIT else self.grace_seconds
+        self._stop_before = time.monotonic() + grace + STOP_SECONDS
+        if self.kept[0].pid:
+            processes.send(self.kept[0].pid, number)
+
+    # Deaths.
+
+    def _reap(self) -> None:
+        """Take note of every process that has ended: also of strangers, as PID 1 must."""
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, options)
+            except ChildProcessError:
                 return
-            time.sleep(0.05)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        return
+            if ended is None:
+                return
+            pid = ended.si_pid
+            if self.children and pid in self.children:
+                in_order = ended.si_code == os.CLD_EXITED and ended.si_status == 0
+                self.children.reap(pid, in_order=in_order)
+                continue
+            _, status = os.waitpid(pid, 0)
+            for kept in self.kept:
+                if kept.pid == pid:
+                    self._on_end(kept, os.waitstatus_to_exitcode(status))
+
+    def _on_end(self, kept: Kept, exitcode: int) -> None:
+        if self._stop_before is not None:
+            kept.pid = None
+            return
+        if kept is self.main and exitcode == 0:
+            # It stopped by itself, as somebody told it by remote control.
+            kept.pid = None
+            self._stop_before = time.monotonic() + STOP_SECONDS
+            return
+        was_stalled = kept.kill_at is not None
+        pid = kept.pid or 0
+        dump = _stack_in(kept)
+        wait = kept.ended()
+        if kept is self.main and self.children:
+            self.children.kill_all()
+        if kept is self.main and kept.crashes_in_a_loop:
+            self._give_up(kept, exitcode)
+            return
+        after = (
+            f"a new one starts in {wait:g} s" if wait else "a new one starts at once"
+        )
+        what = f"The {kept.name} (pid {pid}) ended with {processes.in_words(exitcode)}"
+        logger.error("%s; %s", what, after)
+        if not was_stalled:
+            self._report(f"{kept.name}_lost", kept, pid, f"{what}; {after}", dump)
+
+    def _give_up(self, kept: Kept, exitcode: int) -> None:
+        what = (
+            f"The {kept.name} ended {CRASHES} times within {CRASH_SECONDS} s, "
+            f"the last time with {processes.in_words(exitcode)}: giving up"
+        )
+        logger.critical(what)
+        self._report("crash_loop", kept, 0, what)
+        self._exitcode = EX_SOFTWARE
+        self._stop_before = time.monotonic() + STOP_SECONDS
+
+    def _start_what_is_due(self) -> None:
+        if self._stop_before is not None:
+            return
+        for kept in self.kept:
+            if kept.is_due and not self._must_wait_for_children(kept):
+                self._start(kept)
+
+    def _start(self, kept: Kept) -> None:
+        if kept is self.main and self.children:
+            self.children.start_main(kept)
+        else:
+            kept.start()
+
+    def _must_wait_for_children(self, kept: Kept) -> bool:
+        """The children of the old main run tasks that the new one may be given."""
+        return bool(kept is self.main and self.children and self.children.count)
+
+    # Stalls.
+
+    def _look_for_stalls(self) -> None:
+        now = time.monotonic()
+        for kept in self.kept:
+            if kept.pid is None or not kept.silence_matters:
+                continue
+            if kept.kill_at is None:
+                if kept.row.silent_seconds() > self.stall_seconds:
+                    self._ask_where_it_stands(kept, kept.pid)
+            elif now >= kept.kill_at:
+                self._kill_stalled(kept, kept.pid)
+
+    def _ask_where_it_stands(self, kept: Kept, pid: int) -> None:
+        kept.waited_for = kernel.waiting_for(pid)
+        kept.kill_at = time.monotonic() + DUMP_SECONDS
+        processes.send(pid, STACK_SIGNAL)
+        # A stopped process writes its stack as the first thing when it goes on.
+        processes.send(pid, signal.SIGCONT)
+
+    def _kill_stalled(self, kept: Kept, pid: int) -> None:
+        processes.send(pid, signal.SIGKILL)
+        waits = kept.waited_for or "something unknown"
+        what = (
+            f"The {kept.name} (pid {pid}) gave no sign of life for "
+            f"{kept.row.silent_seconds():.0f} s, waiting for {waits}; "
+            f"it is killed and started again"
+        )
+        logger.critical(what)
+        self._report("stall", kept, pid, what, _stack_in(kept))
+        kept.row.beat()
+        kept.kill_at = float("inf")
+
+    def _report(
+        self, kind: str, kept: Kept, pid: int, what: str, stack_text: str = ""
+    ) -> None:
+        self.facts.send(
+            Incident(
+                kind=kind,
+                node=self.node,
+                at=system_clock(),
+                process=kept.name,
+                pid=pid,
+                what=what,
+                stack=stack_text,
+                waiting_for=kept.waited_for,
+            )
+        )
+
+    def _tell_systemd(self) -> None:
+        if self.kept[0].row[Column.READY] and not self._told_ready:
+            self._told_ready = True
+            self.notifier.ready()
+        self.notifier.watchdog()
+
+    # The end.
+
+    def _end_all(self) -> None:
+        """End what is left: politely, then for sure."""
+        if self.children:
+            self.children.kill_all()
+        left = [kept for kept in self.kept if kept.pid]
+        for kept in left:
+            late = kept is self.main
+            processes.send(kept.pid or 0, signal.SIGKILL if late else signal.SIGTERM)
+            if late:
+                logger.error("Main did not stop in time: it is killed")
+                self._exitcode = self._exitcode or 1
+        self._await(left, STOP_SECONDS)
+        for kept in left:
+            if kept.pid:
+                processes.send(kept.pid, signal.SIGKILL)
+        self._await(left, STOP_SECONDS)
+
+    def _await(self, left: list[Kept], seconds: float) -> None:
+        self._stop_before = deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._reap()
+            busy = self.children and self.children.count
+            if not busy and not any(kept.pid for kept in left):
+                return
+            self._wait()
 
 
-def _in_words(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+def _stack_in(kept: Kept) -> str:
+    dump = os.pread(kept.stack_file, 256 * 1024, 0)
+    return stack.readable(dump, None) if dump else ""

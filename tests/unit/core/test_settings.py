@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -93,6 +94,12 @@ RIGHT: dict[str, list[Any]] = {
     "ALERTS": [[{"to": "ops"}], ()],
 }
 
+IN_FORCE: dict[str, Callable[[Any], Any]] = {
+    "REDACT": tuple,
+    "RETENTION_DAYS": lambda value: {**RETENTION_DAYS, **value},
+}
+"""What becomes of a value that is not taken as it is."""
+
 
 def pairs(table: dict[str, list[Any]]) -> list[tuple[str, Any]]:
     """Each value with its key."""
@@ -125,7 +132,7 @@ def test_a_right_value_is_taken(key: str, value: Any) -> None:
     assert problems_in({key: value}) == []
     if BY_KEY[key].acts:
         in_force = getattr(settings, key.lower())
-        assert in_force == (tuple(value) if key == "REDACT" else value)
+        assert in_force == IN_FORCE.get(key, lambda value: value)(value)
 
 
 @pytest.mark.parametrize(("key", "value"), pairs(WRONG))

@@ -194,6 +194,23 @@ def test_the_stack_of_a_stopped_task_has_a_guilty_frame_too() -> None:
     assert guilty_frame(stack).endswith(f"({HERE})")
 
 
+def test_other_threads_are_not_guilty() -> None:
+    """In a stack they come after the thread that ran the task."""
+    stack = (
+        "Stack (most recent call last):\n"
+        '  File "/srv/shop/tasks.py", line 3, in pay  <-- here\n'
+        '    print("Other threads:")\n'
+        '  File "/usr/lib/python3.11/socket.py", line 7, in readinto\n'
+        "\n"
+        "Other threads:\n"
+        "\n"
+        "Thread 0x000000000000002e (most recent call last):\n"
+        '  File "/srv/shop/pump.py", line 4, in pump\n'
+    )
+
+    assert guilty_frame(stack) == "pay (shop/tasks.py)"
+
+
 def test_a_path_of_another_system_is_shortened_alike() -> None:
     """Two parts of the path are enough to find the file, and say nothing of the host."""
     text = '  File "C:\\srv\\shop\\tasks.py", line 1, in send\n'

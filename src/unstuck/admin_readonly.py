@@ -1,0 +1,295 @@
+"""What happened, in Django's admin: runs, minutes, incidents and the audit."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
+from django.utils.timezone import localtime
+
+from unstuck import conf
+from unstuck.models import AuditEntry, DeadLetter, Incident, TaskMinute, TaskRun
+
+STYLE = {"all": ["unstuck/admin.css"]}
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """Rows that nobody edits by hand, in the database that the project chose."""
+
+    show_full_result_count = False
+    list_per_page = 50
+    large: tuple[str, ...] = ()
+    """Columns that the list does not read."""
+
+    class Media:
+        css = STYLE
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request).using(conf.current().database)
+        match = request.resolver_match
+        name = f"{self.opts.app_label}_{self.opts.model_name}_changelist"
+        listing = match is not None and match.url_name == name
+        return rows.defer(*self.large) if listing else rows
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class TaskFilter(admin.SimpleListFilter):
+    """The names of tasks that have rows, as many as a page can show."""
+
+    title = "task"
+    parameter_name = "task"
+    most = 100
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        rows = model_admin.get_queryset(request).order_by("task_name")
+        names = rows.values_list("task_name").distinct()
+        return [(name, name or "-") for (name,) in names[: self.most]]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        name = self.value()
+        return queryset if name is None else queryset.filter(task_name=name)
+
+
+@admin.register(TaskRun)
+class TaskRunAdmin(ReadOnlyAdmin):
+    """Each run that did not simply succeed."""
+
+    list_display = ("task", "ending", "verdict", "happened", "runtime", "ended")
+    list_filter = ("ending", "swallowed_soft_limit", "ended_at", TaskFilter)
+    date_hierarchy = "ended_at"
+    search_fields = ("task_id", "task_name", "exception_type", "exception_message")
+    large = ("traceback", "stack", "soft_stack", "waiting_for")
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": (
+                    "task",
+                    "task_id",
+                    "queue",
+                    "ending",
+                    "verdict",
+                    "reason",
+                    "cause",
+                )
+            },
+        ),
+        (
+            "What happened",
+            {
+                "fields": (
+                    "shown_exception",
+                    "shown_traceback",
+                    "shown_stack",
+                    "shown_soft_stack",
+                    "swallowed_soft_limit",
+                    "shown_waiting_for",
+                )
+            },
+        ),
+        (
+            "When and where",
+            {
+                "fields": (
+                    "started_at",
+                    "ended_at",
+                    "runtime",
+                    "cpu_seconds",
+                    "memory",
+                    "memory_growth",
+                    "attempt",
+                    "deliveries",
+                    "node",
+                    "pid",
+                    "child_age_seconds",
+                    "fingerprint",
+                    "run_id",
+                )
+            },
+        ),
+    )
+
+    @admin.display(description="task", ordering="task_name")
+    def task(self, run: TaskRun) -> str:
+        return run.task_name or "(unknown)"
+
+    @admin.display(description="what happened")
+    def happened(self, run: TaskRun) -> str:
+        return Truncator(run.cause or exception_of(run) or "-").chars(80)
+
+    @admin.display(description="runtime", ordering="runtime_seconds")
+    def runtime(self, run: TaskRun) -> str:
+        return seconds(run.runtime_seconds)
+
+    @admin.display(description="ended", ordering="ended_at")
+    def ended(self, run: TaskRun) -> str:
+        """When, short enough for a column."""
+        return date_format(localtime(run.ended_at), "Y-m-d H:i")
+
+    @admin.display(description="exception")
+    def shown_exception(self, run: TaskRun) -> SafeString | str:
+        return block(exception_of(run))
+
+    @admin.display(description="traceback")
+    def shown_traceback(self, run: TaskRun) -> SafeString | str:
+        return block(run.traceback)
+
+    @admin.display(description="stack")
+    def shown_stack(self, run: TaskRun) -> SafeString | str:
+        return block(run.stack)
+
+    @admin.display(description="stack at the soft limit")
+    def shown_soft_stack(self, run: TaskRun) -> SafeString | str:
+        return block(run.soft_stack)
+
+    @admin.display(description="waiting for")
+    def shown_waiting_for(self, run: TaskRun) -> SafeString | str:
+        return block(run.waiting_for)
+
+    @admin.display(description="memory")
+    def memory(self, run: TaskRun) -> str:
+        return mebibytes(run.rss_bytes)
+
+    @admin.display(description="memory growth")
+    def memory_growth(self, run: TaskRun) -> str:
+        return mebibytes(run.rss_growth_bytes)
+
+
+@admin.register(TaskMinute)
+class TaskMinuteAdmin(ReadOnlyAdmin):
+    """How often which task ended how, minute by minute."""
+
+    list_display = (
+        "minute",
+        "task_name",
+        "queue",
+        "node",
+        "succeeded",
+        "failed",
+        "retried",
+        "soft_limit",
+        "hard_limit",
+        "lost",
+        "other",
+        "swallowed",
+        "mean",
+        "longest",
+        "memory_growth",
+    )
+    list_filter = ("minute", TaskFilter)
+    date_hierarchy = "minute"
+    search_fields = ("task_name", "queue", "node")
+    fields = list_display
+
+    @admin.display(description="mean runtime")
+    def mean(self, minute: TaskMinute) -> str:
+        return seconds(minute.runtime_seconds / minute.runs if minute.runs else None)
+
+    @admin.display(description="longest runtime", ordering="runtime_max")
+    def longest(self, minute: TaskMinute) -> str:
+        return seconds(minute.runtime_max)
+
+    @admin.display(description="memory growth", ordering="rss_growth_bytes")
+    def memory_growth(self, minute: TaskMinute) -> str:
+        return mebibytes(minute.rss_growth_bytes)
+
+
+@admin.register(Incident)
+class IncidentAdmin(ReadOnlyAdmin):
+    """What happened to the nodes."""
+
+    list_display = ("at", "kind", "what", "node", "process")
+    list_filter = ("kind", "process", "at")
+    date_hierarchy = "at"
+    search_fields = ("what", "node")
+    large = ("stack", "waiting_for", "details")
+    fields = (
+        "at",
+        "kind",
+        "what",
+        "node",
+        "process",
+        "pid",
+        "shown_stack",
+        "shown_waiting_for",
+        "shown_details",
+        "incident_id",
+    )
+
+    @admin.display(description="stack")
+    def shown_stack(self, incident: Incident) -> SafeString | str:
+        return block(incident.stack)
+
+    @admin.display(description="waiting for")
+    def shown_waiting_for(self, incident: Incident) -> SafeString | str:
+        return block(incident.waiting_for)
+
+    @admin.display(description="details")
+    def shown_details(self, incident: Incident) -> SafeString | str:
+        return block(readable(incident.details))
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    """Who did what, when and why."""
+
+    list_display = ("at", "who", "what", "target", "why")
+    list_filter = ("what", "at")
+    date_hierarchy = "at"
+    search_fields = ("who", "target", "why")
+    fields = ("at", "who", "what", "target", "why", "shown_details")
+
+    @admin.display(description="details")
+    def shown_details(self, entry: AuditEntry) -> SafeString | str:
+        """What was done, in full."""
+        return block(readable(entry.details))
+
+
+def block(text: str) -> SafeString | str:
+    """Text of several lines as it is, escaped."""
+    if not text:
+        return "-"
+    return format_html('<pre class="unstuck-block">{}</pre>', text)
+
+
+def readable(value: Any) -> str:
+    """JSON for people."""
+    if value is None:
+        return "could not be read"
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def exception_of(ended: DeadLetter | TaskRun) -> str:
+    """What was raised, on one line; empty when nothing was."""
+    parts = (ended.exception_type, ended.exception_message)
+    return ": ".join(part for part in parts if part)
+
+
+def mebibytes(size: int | None) -> str:
+    """An amount of memory for people."""
+    return f"{size / 2**20:.0f} MiB" if size else "-"
+
+
+def seconds(duration: float | None) -> str:
+    """A duration for people."""
+    return "-" if duration is None else f"{duration:.3g} s"

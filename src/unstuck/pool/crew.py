@@ -1,0 +1,449 @@
+"""The children that main has: who runs what, who comes and who goes.
+
+Everything here is called from the thread of main's event loop, but for what the watch
+does to children, which it does under the same lock. Who is called back is called from
+the event loop's thread, without the lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import selectors
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import Terminated, WorkerLostError
+
+from unstuck.core.backoff import doubled
+from unstuck.pool import stack, wire
+from unstuck.pool.child import SOFT_SIGNAL
+from unstuck.pool.death import Death, cause_of, memory_limit
+from unstuck.pool.job import Job
+from unstuck.pool.member import Member, State
+from unstuck.pool.nursery import Born, Died, Nursery
+from unstuck.pool.pace import Pace
+from unstuck.pool.terms import Terms
+from unstuck.pool.wire import Kind, Packet
+
+logger = logging.getLogger(__name__)
+
+BATCH = 8
+"""How many short jobs a child may have at once."""
+
+FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=0.2), timedelta(seconds=30)
+"""Between children that die before they are ready."""
+
+LEAVE_SECONDS = 10
+"""How long a child may take to exit when it is asked to."""
+
+TERMINATE_SECONDS = 5
+"""How long a child may take to die of a signal that shall end its task."""
+
+
+class Crew:
+    """The children of this node."""
+
+    def __init__(self, nursery: Nursery, terms: Terms) -> None:
+        self.terms = terms
+        self.lock = threading.RLock()
+        self.members: dict[int, Member] = {}
+        self.on_new_deadline: Callable[[float], None] = lambda at: None
+        self._nursery = nursery
+        self._waiting: deque[Job] = deque()
+        self._extras: deque[Job] = deque()
+        self._due: deque[Callable[[], Any]] = deque()
+        self._pace = Pace()
+        self._births = 0
+        """How many children were asked for and are not there yet."""
+
+        self._failed_births = 0
+        self._no_birth_before = 0.0
+        self._selector = selectors.DefaultSelector()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector.register(self._bell, selectors.EVENT_READ, self._on_bell)
+        self._selector.register(nursery.line, selectors.EVENT_READ, self._hear_nursery)
+
+    # For the event loop.
+
+    def fileno(self) -> int:
+        """Readable when ``turn`` has something to do."""
+        return self._selector.fileno()
+
+    def turn(self, seconds: float = 0.0) -> None:
+        """Do what there is to do; wait so long for something to do."""
+        for key, _ in self._selector.select(seconds):
+            key.data()
+        while self._due:
+            self._call(self._due.popleft())
+        self.dispatch()
+        self.replenish()
+
+    def later(self, function: Callable[[], Any]) -> None:
+        """Have the event loop's thread call a function, soon."""
+        self._due.append(function)
+        os.eventfd_write(self._bell, 1)
+
+    def _on_bell(self) -> None:
+        os.eventfd_read(self._bell)
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> None:
+        try:
+            function(*args)
+        except Exception:
+            # One delivery's trouble must not stop the others.
+            logger.exception("%r raised", function)
+
+    # Jobs.
+
+    def submit(self, job: Job) -> None:
+        """Have a job run as soon as a child is free."""
+        (self._extras if job.extra else self._waiting).append(job)
+        self.dispatch()
+        if job.extra:
+            self.replenish()
+
+    def dispatch(self) -> None:
+        """Give waiting jobs to free children."""
+        while pick := self._pick():
+            job, member = pick
+            if job.may_start() and not self._hand(job, member):
+                return
+
+    def _pick(self) -> tuple[Job, Member] | None:
+        with self.lock:
+            for queue in (self._extras, self._waiting):
+                while queue and queue[0].cancelled:
+                    queue.popleft()
+                member = self._taker(queue[0]) if queue else None
+                if member:
+                    return queue.popleft(), member
+        return None
+
+    def _taker(self, job: Job) -> Member | None:
+        serving = [m for m in self.members.values() if m.state is State.SERVING]
+        free = [m for m in serving if not m.jobs]
+        if free and (job.extra or self._running() < self.terms.limit):
+            # The one that has done most: its spare stays fresh.
+            return max(free, key=lambda m: m.given)
+        if job.extra or not self._pace.is_short(job.name):
+            return None
+        return min(
+            (m for m in serving if self._may_take_one_more(m)),
+            key=lambda m: len(m.jobs),
+            default=None,
+        )
+
+    def _running(self) -> int:
+        return sum(
+            bool(m.current and not m.current.extra and m.state is not State.KILLED)
+            for m in self.members.values()
+        )
+
+    def _may_take_one_more(self, member: Member) -> bool:
+        """Whether another job would not wait long behind those that a child has."""
+        most = self.terms.tasks_per_child
+        return (
+            0 < len(member.jobs) < BATCH
+            and not (most and member.given >= most)
+            and all(
+                self._pace.is_short(job.name) and not job.extra for job in member.jobs
+            )
+        )
+
+    def _hand(self, job: Job, member: Member) -> bool:
+        with self.lock:
+            try:
+                taken = member.state is State.SERVING and member.give(job)
+            except wire.GoneError:
+                taken, member.state = False, State.LEAVING
+            if not taken:
+                self._put_back([job])
+        if taken and member.current is job:
+            self._begin(member, job)
+        return taken
+
+    def _begin(self, member: Member, job: Job) -> None:
+        job.started = time.monotonic()
+        limits = [limit for limit in (job.soft, job.hard) if limit]
+        if limits:
+            self.on_new_deadline(job.started + min(limits))
+        self._call(job.accept_callback, member.pid, job.started)
+
+    def _put_back(self, jobs: Iterable[Job]) -> None:
+        for job in reversed(list(jobs)):
+            (self._extras if job.extra else self._waiting).appendleft(job)
+
+    def drop_waiting(self) -> None:
+        """Forget what no child has begun with: the broker has it."""
+        with self.lock:
+            for member in self.members.values():
+                member.take_back()
+            self._waiting.clear()
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing runs, nor waits, nor is to be told."""
+        with self.lock:
+            busy = self._waiting or self._extras or self._due
+            return not busy and not any(m.jobs for m in self.members.values())
+
+    # What children say.
+
+    def _hear(self, member: Member) -> None:
+        try:
+            while packet := wire.receive(member.end, wait=False):
+                self._on_packet(member, packet)
+        except wire.GoneError:
+            self._stop_listening(member)
+        except wire.BrokenPacketError as error:
+            logger.warning("%r is not to be trusted: %s", member, error)
+            member.kill(f"its line is damaged: {error}")
+
+    def _on_packet(self, member: Member, packet: Packet) -> None:
+        if packet.kind is Kind.READY:
+            member.main_thread = pickle.loads(packet.payload)  # noqa: S301
+            self._failed_births = 0
+            if member.state is State.STARTING:
+                member.state = State.SERVING
+        elif packet.kind is Kind.DONE:
+            self._on_done(member, packet)
+
+    def _on_done(self, member: Member, packet: Packet) -> None:
+        ok, value, rss, growth, raised = pickle.loads(packet.payload)  # noqa: S301
+        with self.lock:
+            if not member.jobs or member.jobs[0].number != packet.number:
+                return  # The watch was quicker: it has ended already.
+            job = member.jobs.popleft()
+            member.rss = rss
+        evidence = job.evidence
+        evidence.rss_bytes, evidence.rss_growth_bytes = rss, growth
+        evidence.interrupted = raised
+        if not raised:
+            evidence.soft_stack = ""
+        if job.started:
+            self._pace.learn(job.name, time.monotonic() - job.started)
+        following = member.current
+        self._dismiss_if_due(member)
+        self._call(job.callback if ok else job.error_callback, value)
+        if following:
+            self._begin(member, following)
+
+    def _dismiss_if_due(self, member: Member) -> None:
+        most, memory = self.terms.tasks_per_child, self.terms.memory_bytes
+        worn = bool(most and member.given >= most)
+        fat = bool(memory and member.rss and member.rss > memory)
+        surplus = self._surplus() and not member.jobs
+        if member.state is State.SERVING and (worn or fat or surplus):
+            if fat:
+                with self.lock:
+                    self._put_back(member.take_back())
+            if not member.jobs:
+                member.ask_to_leave(LEAVE_SECONDS)
+
+    # Births and deaths.
+
+    def replenish(self) -> None:
+        """Ask for as many children as are missing."""
+        missing = self._wanted() - self._births - self._staying()
+        if missing > 0 and time.monotonic() >= self._no_birth_before:
+            self._births += missing
+            self._nursery.ask(missing)
+        else:
+            self._nursery.ask(0)
+
+    def _wanted(self) -> int:
+        if self.terms.closed:
+            return 0
+        extras = len(self._extras) + sum(
+            bool(m.current and m.current.extra) for m in self.members.values()
+        )
+        return self.terms.limit + self.terms.spares + extras
+
+    def _staying(self) -> int:
+        """The children that will still be there in a moment."""
+        most = self.terms.tasks_per_child
+        soon = most - max(1, most // 10) if most else None
+        return sum(
+            m.state in (State.STARTING, State.SERVING) and not (soon and m.given > soon)
+            for m in self.members.values()
+        )
+
+    def _surplus(self) -> bool:
+        return self._staying() > self._wanted()
+
+    def _hear_nursery(self) -> None:
+        for event in self._nursery.hear():
+            if isinstance(event, Born):
+                self._on_born(event)
+            else:
+                self._on_died(event)
+
+    def _on_born(self, born: Born) -> None:
+        member = Member(born, self._nursery.board.row(born.row))
+        self._births -= 1
+        with self.lock:
+            self.members[born.row] = member
+        self._selector.register(
+            member.end, selectors.EVENT_READ, partial(self._hear, member)
+        )
+        if self.terms.closed:
+            member.kill("shutdown")
+
+    def _on_died(self, died: Died) -> None:
+        member = self.members.get(died.row)
+        if member is None or member.pid != died.death.pid:
+            return
+        self._hear(member)  # Its last words.
+        self._stop_listening(member)
+        with self.lock:
+            back = member.take_back()
+            left = list(member.jobs)
+            del self.members[died.row]
+        # What it runs is the first of them; the others it had taken and not begun.
+        begun = left[:1] if left and left[0].number == died.job else []
+        for job in left[len(begun) :]:
+            job.sent, job.started = False, None
+        with self.lock:
+            self._put_back([*left[len(begun) :], *back])
+        self._note_birth_that_failed(member, died.death)
+        for job in begun:
+            self._on_lost(member, job, died.death)
+        member.close()
+
+    def _note_birth_that_failed(self, member: Member, death: Death) -> None:
+        if member.state is not State.STARTING or self.terms.closed:
+            return
+        wait = doubled(FIRST_WAIT, self._failed_births, LONGEST_WAIT).total_seconds()
+        self._failed_births += 1
+        self._no_birth_before = time.monotonic() + wait
+        logger.error(
+            "Child %s %s before it was ready; the next one is forked in %s s",
+            member.pid,
+            cause_of(death, ended_by_us=member.ended_by),
+            wait,
+        )
+
+    def _on_lost(self, member: Member, job: Job, death: Death) -> None:
+        evidence = job.evidence
+        evidence.rss_bytes = evidence.rss_bytes or member.rss
+        evidence.cpu_seconds = death.cpu_seconds
+        evidence.child_age_seconds = death.age_seconds
+        evidence.cause = cause_of(
+            death,
+            ended_by_us=member.ended_by,
+            rss_bytes=evidence.rss_bytes,
+            memory_limit=memory_limit(),
+        )
+        if dump := member.dump():
+            evidence.stack = evidence.stack or stack.readable(dump, member.main_thread)
+        error: Exception = WorkerLostError(evidence.cause)
+        if job.terminated:
+            error = Terminated(-job.terminated)
+        self._call(job.error_callback, info_of(error))
+
+    def _stop_listening(self, member: Member) -> None:
+        if member.end in self._selector.get_map():
+            self._selector.unregister(member.end)
+
+    # Size.
+
+    def resize(self, limit: int) -> None:
+        """Run so many jobs at once from now on."""
+        self.terms.limit = limit
+        for member in list(self.members.values()):
+            if self._surplus() and member.is_free:
+                member.ask_to_leave(LEAVE_SECONDS)
+        self.dispatch()
+        self.replenish()
+
+    def renew(self) -> None:
+        """Replace every child, each as soon as it is free."""
+        for member in list(self.members.values()):
+            member.ask_to_leave(max(LEAVE_SECONDS, _seconds_it_may_run(member)))
+        self.replenish()
+
+    # Ends.
+
+    def terminate(self, pid: int, number: int) -> None:
+        """End the task that runs in a child with a signal, as somebody asked."""
+        for member in self.members.values():
+            job = member.current
+            if member.pid != pid or job is None:
+                continue
+            if number == SOFT_SIGNAL:
+                member.interrupt(job, SOFT_SIGNAL)
+                return
+            job.terminated = number
+            member.ended_by = f"ended by {signal.Signals(number).name} on request"
+            member.kill_at = time.monotonic() + TERMINATE_SECONDS
+            self.on_new_deadline(member.kill_at)
+            member.signal(number)
+
+    def detach(self, member: Member, job: Job) -> bool:
+        """Take the job that runs from a child that is about to be killed.
+
+        ``False`` if it has come to its end meanwhile. Called with the lock held.
+        """
+        if member.current is not job:
+            return False
+        self._put_back(member.take_back())
+        member.jobs.popleft()
+        for taken in member.jobs:
+            taken.sent, taken.started = False, None
+        self._put_back(member.jobs)
+        member.jobs.clear()
+        return True
+
+    def recall(self, member: Member) -> None:
+        """Take back what waits behind a job that takes longer than expected."""
+        with self.lock:
+            self._put_back(member.take_back())
+
+    def kill_all(self, why: str) -> None:
+        """End all children at once."""
+        with self.lock:
+            for member in self.members.values():
+                member.kill(why)
+
+    def dismiss_all(self) -> None:
+        """Let all children exit."""
+        for member in list(self.members.values()):
+            member.ask_to_leave(LEAVE_SECONDS)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for member in self.members.values():
+            member.close()
+        self.members.clear()
+        self._selector.close()
+        os.close(self._bell)
+
+    def find(self, task_id: str) -> Member | None:
+        """The child that runs the job of this name, as ``Job.correlation_id`` has it."""
+        with self.lock:
+            for member in self.members.values():
+                if member.current and member.current.correlation_id == task_id:
+                    return member
+        return None
+
+
+def _seconds_it_may_run(member: Member) -> float:
+    limits = [job.hard or float("inf") for job in member.jobs]
+    return sum(limits)
+
+
+def info_of(error: Exception) -> ExceptionInfo:
+    """An error in the form in which pools report one."""
+    try:
+        raise error
+    except type(error):
+        return ExceptionInfo()

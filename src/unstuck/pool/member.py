@@ -1,0 +1,148 @@
+"""One child, as main sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections import deque
+from enum import Enum, auto
+
+from unstuck.pool import proc, wire
+from unstuck.pool.board import Column, Row
+from unstuck.pool.evidence import Evidence
+from unstuck.pool.job import Job
+from unstuck.pool.nursery import Born
+from unstuck.pool.wire import Kind, Packet
+
+LONGEST_DUMP = 256 * 1024
+
+
+class State(Enum):
+    """What may be asked of a child."""
+
+    STARTING = auto()
+    SERVING = auto()
+    LEAVING = auto()
+    """It was asked to exit, or its line is closed: it gets no more jobs."""
+
+    KILLED = auto()
+
+
+class Member:
+    """A child's line, its jobs, and the facts about it."""
+
+    def __init__(self, born: Born, row: Row) -> None:
+        self.number = born.row
+        self.pid = born.pid
+        self.row = row
+        self.end = born.end
+        self.state = State.STARTING
+        self.born = time.monotonic()
+        self.jobs: deque[Job] = deque()
+        """What it was given and has not answered, in its order; the first one runs."""
+
+        self.given = 0
+        self.rss: int | None = None
+        self.main_thread: int | None = None
+        self.ended_by = ""
+        """Why we ended it, if we did."""
+
+        self.kill_at: float | None = None
+        """When it must have ended by itself."""
+
+        self._other_end = born.other_end
+        self._handle = born.handle
+        self._stack_file = born.stack_file
+
+    def __repr__(self) -> str:
+        return f"child {self.pid}"
+
+    @property
+    def current(self) -> Job | None:
+        """The job that runs."""
+        return self.jobs[0] if self.jobs else None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it waits for a job."""
+        return self.state is State.SERVING and not self.jobs
+
+    def give(self, job: Job) -> bool:
+        """Hand it a job; ``False`` if its line takes no more now."""
+        packet = Packet(Kind.JOB, job.number, job.payload)
+        if not wire.send(self.end, packet, wait=False):
+            return False
+        job.sent = True
+        self.given += 1
+        self.jobs.append(job)
+        return True
+
+    def take_back(self) -> list[Job]:
+        """The jobs that it has not even taken; they are nobody's any more."""
+        untaken = set()
+        with contextlib.suppress(wire.GoneError):
+            while packet := wire.receive(self._other_end, wait=False):
+                untaken.add(packet.number)
+        back = [job for job in self.jobs if job.number in untaken]
+        self.jobs = deque(job for job in self.jobs if job.number not in untaken)
+        for job in back:
+            job.sent = False
+            job.started = None
+        self.given -= len(back)
+        return back
+
+    def ask_to_leave(self, seconds: float) -> None:
+        """Let it exit when it has answered what it has; kill it if it does not."""
+        if self.state in (State.STARTING, State.SERVING):
+            self.state = State.LEAVING
+            self.kill_at = time.monotonic() + seconds
+            with contextlib.suppress(wire.GoneError):
+                wire.send(self.end, Packet(Kind.EXIT, 0, b""), wait=False)
+
+    def interrupt(self, job: Job, number: signal.Signals) -> None:
+        """Have the soft limit raised in the child while it runs this very job."""
+        self.row[Column.SOFT] = job.number
+        self.signal(number)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; never to a process that took its number."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, number)
+
+    def kill(self, why: str) -> None:
+        """End it at once, with the processes that it started."""
+        self.state = State.KILLED
+        self.ended_by = self.ended_by or why
+        with contextlib.suppress(ProcessLookupError):
+            # As long as this works, the number of the group cannot be another's.
+            signal.pidfd_send_signal(self._handle, 0)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+    def forget_dump(self) -> None:
+        """Make room for the next stack that the child writes."""
+        os.lseek(self._stack_file, 0, os.SEEK_SET)
+        os.ftruncate(self._stack_file, 0)
+
+    def dump(self) -> bytes:
+        """What the child has written of its stacks."""
+        return os.pread(self._stack_file, LONGEST_DUMP, 0)
+
+    def evidence(self, job: Job) -> Evidence:
+        """Add to a job's evidence what is known of this process now."""
+        evidence = job.evidence
+        evidence.rss_bytes = proc.rss_of(self.pid) or self.rss
+        evidence.cpu_seconds = proc.cpu_seconds_of(self.pid)
+        evidence.child_age_seconds = time.monotonic() - self.born
+        evidence.interrupted = self.row[Column.INTERRUPTED] == job.number
+        return evidence
+
+    def close(self) -> None:
+        """Let go of everything that belongs to it."""
+        self.end.close()
+        self._other_end.close()
+        os.close(self._handle)
+        os.close(self._stack_file)

@@ -1,0 +1,250 @@
+"""The pool that Celery's consumer talks to.
+
+Subclassed from Celery's prefork pool and named as it is because Celery and its Django
+fixup ask whether a pool is that one; nothing else of it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import pickle
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery.concurrency import prefork
+from celery.exceptions import ImproperlyConfigured
+
+from unstuck import conf
+from unstuck.pool.board import MAIN, Row
+from unstuck.pool.crew import Crew
+from unstuck.pool.job import Job
+from unstuck.pool.nursery import Nursery
+from unstuck.pool.terms import Terms
+from unstuck.pool.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 1
+TURN_SECONDS = 0.2
+EXIT_SECONDS = 5
+"""How long children may take to exit at the end, all together."""
+
+KIB = 1024
+
+
+class TaskPool(prefork.TaskPool):
+    """Runs tasks in children of the supervisor, under limits that hold."""
+
+    uses_semaphore = False
+    """Jobs wait in the pool, so that short ones can be handed out in batches."""
+
+    crew: Crew
+    watch: Watch
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.on_hurry: Callable[[], None] = lambda: None
+        """Gives back what still runs when the time to stop is over."""
+
+        self._nursery: Nursery | None = None
+        self._numbers = itertools.count(1)
+        self._stop_before: float | None = None
+
+    def belong_to(self, nursery: Nursery) -> None:
+        """Get the children from this supervisor."""
+        self._nursery = nursery
+
+    # Celery's questions and orders.
+
+    def on_start(self) -> None:
+        """Have the children forked."""
+        if self._nursery is None:
+            raise ImproperlyConfigured(
+                "unstuck's pool needs its supervisor: start the worker with "
+                "'celery worker', or choose another pool for a worker that is "
+                "embedded in something else."
+            )
+        memory = self.options.get("max_memory_per_child")
+        self.crew = Crew(
+            self._nursery,
+            Terms(
+                limit=self.limit,
+                spares=conf.current().spares,
+                tasks_per_child=self.options.get("maxtasksperchild"),
+                memory_bytes=memory * KIB if memory else None,
+            ),
+        )
+        self.watch = Watch(self.crew)
+        self.watch.start()
+        self.crew.replenish()
+
+    def did_start_ok(self) -> bool:
+        """Children that cannot start are reported, and forked again."""
+        return True
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Have the event loop call us; after each reconnect anew."""
+        loop.add_reader(self.crew.fileno(), self._turn)
+        loop.call_repeatedly(BEAT_SECONDS, self._turn)
+
+    def _turn(self, seconds: float = 0.0) -> None:
+        self.beat()
+        self.crew.turn(seconds)
+
+    def beat(self) -> None:
+        """Tell the supervisor that main is well."""
+        self._row.beat()
+
+    @property
+    def _row(self) -> Row:
+        assert self._nursery is not None  # noqa: S101 - it started with one
+        return self._nursery.board.row(MAIN)
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: Any = (),
+        kwargs: Any = None,
+        *,
+        accept_callback: Any = None,
+        callback: Any = None,
+        error_callback: Any = None,
+        timeout_callback: Any = None,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        correlation_id: str = "",
+        name: str = "",
+        extra: bool = False,
+        **_: Any,
+    ) -> Job:
+        """Have a call made in a child. Limits in seconds."""
+        calls = {
+            "accept_callback": accept_callback,
+            "callback": callback,
+            "error_callback": error_callback,
+            "timeout_callback": timeout_callback,
+        }
+        job = Job(
+            number=next(self._numbers),
+            payload=pickle.dumps((target, args, timeout), pickle.HIGHEST_PROTOCOL),
+            name=name or str(next(iter(args), target)),
+            correlation_id=correlation_id,
+            hard=timeout,
+            soft=soft_timeout,
+            extra=extra,
+            **{name: call for name, call in calls.items() if call},
+        )
+        self.crew.submit(job)
+        return job
+
+    def flush(self) -> None:
+        """Forget what has not begun: the connection that it came by is lost."""
+        self.crew.drop_waiting()
+
+    def maintain_pool(self, *_: Any, **__: Any) -> None:
+        """Make up for what is missing."""
+        self.crew.replenish()
+
+    def grow(self, n: int = 1) -> None:
+        """Run ``n`` more tasks at once."""
+        self._resize(self.limit + n)
+
+    def shrink(self, n: int = 1) -> None:
+        """Run ``n`` fewer at once; what runs is not disturbed."""
+        if n > self.limit:
+            raise ValueError(f"There are {self.limit} processes: {n} cannot go.")
+        self._resize(self.limit - n)
+
+    def _resize(self, limit: int) -> None:
+        self.limit = limit
+        self.crew.resize(limit)
+
+    def restart(self) -> None:
+        """Replace every child as soon as it is free."""
+        logger.warning(
+            "Children are replaced, with the code that the supervisor has loaded. "
+            "Send the supervisor a SIGHUP to load it anew."
+        )
+        self.crew.renew()
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """End the task that runs in a child by a signal."""
+        self.crew.terminate(pid, signal or prefork.platforms.signals.signum("TERM"))
+
+    @property
+    def num_processes(self) -> int:
+        """How many tasks run at once."""
+        return int(self.limit)
+
+    def _get_info(self) -> dict[str, Any]:
+        terms = self.crew.terms
+        info = super(prefork.TaskPool, self)._get_info()
+        return {
+            **info,
+            "processes": [m.pid for m in self.crew.members.values()],
+            "max-tasks-per-child": terms.tasks_per_child or "N/A",
+            "put-guarded-by-semaphore": False,
+            "timeouts": (
+                self.options.get("soft_timeout") or 0,
+                self.options.get("timeout") or 0,
+            ),
+            "spares": terms.spares,
+        }
+
+    # The end.
+
+    def stop_within(self, seconds: float) -> None:
+        """From now on, wait so long for what runs when the pool is stopped."""
+        self._stop_before = time.monotonic() + seconds
+
+    def on_close(self) -> None:
+        """No more jobs will come."""
+
+    def on_stop(self) -> None:
+        """Wait for what runs, give back the rest, end the children."""
+        if self._stop_before is None:
+            self.stop_within(self.app.conf.worker_soft_shutdown_timeout)
+        while not self.crew.is_at_rest and not self._is_time_over():
+            self._turn_at_the_end()
+        if not self.crew.is_at_rest:
+            self.on_hurry()
+            self.crew.kill_all("shutdown")
+        self._end_children()
+
+    def on_terminate(self) -> None:
+        """End the children at once; what they ran stays with the broker."""
+        self.crew.kill_all("shutdown")
+        self._end_children()
+
+    def _is_time_over(self) -> bool:
+        # Asked anew each time: a second signal makes it shorter.
+        return time.monotonic() >= (self._stop_before or 0)
+
+    def _turn_at_the_end(self) -> None:
+        self._turn(TURN_SECONDS)
+        hub = prefork.get_event_loop()
+        if hub is not None:
+            with contextlib.suppress(Exception):
+                # Heartbeats to the broker, and verdicts that are carried out again.
+                hub.fire_timers()
+                _run_ready(hub)
+
+    def _end_children(self) -> None:
+        self.crew.terms.closed = True
+        self.crew.dismiss_all()
+        deadline = time.monotonic() + EXIT_SECONDS
+        while self.crew.members and time.monotonic() < deadline:
+            self._turn_at_the_end()
+        self.crew.kill_all("shutdown")
+        self.watch.stop()
+        self.crew.close()
+
+
+def _run_ready(hub: Any) -> None:
+    """Acknowledge what Celery has put off; on Celery 5.6 it does that itself."""
+    run = getattr(prefork, "_run_ready_callbacks", None)
+    if run is not None:
+        run(hub)

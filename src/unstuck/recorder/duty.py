@@ -1,0 +1,60 @@
+"""One kind of work among several, with a backoff of its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.db import Error
+
+from unstuck.core.backoff import doubled
+
+logger = logging.getLogger(__name__)
+
+FIRST_WAIT = timedelta(seconds=1)
+LONGEST_WAIT = timedelta(seconds=30)
+
+
+class Duty:
+    """Does its work a turn at a time; one that fails keeps no other from its turn."""
+
+    def __init__(
+        self,
+        work: Callable[[], bool],
+        waits: str,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``work`` says whether there is more to do; ``waits`` is for the log."""
+        self._work = work
+        self._waits = waits
+        self._monotonic = monotonic
+        self._failures = 0
+        self._not_before = monotonic()
+
+    def turn(self) -> bool:
+        """Work, unless the last failure is too recent; says whether there is more."""
+        if self._monotonic() < self._not_before:
+            return False
+        try:
+            more = self._work()
+        except Exception as error:
+            self._put_off(error)
+            return False
+        self._failures = 0
+        return more
+
+    def _put_off(self, error: Exception) -> None:
+        wait = doubled(FIRST_WAIT, self._failures, LONGEST_WAIT).total_seconds()
+        self._failures += 1
+        self._not_before = self._monotonic() + wait
+        where = "database" if isinstance(error, Error) else "broker"
+        logger.error(
+            "The recorder got no further with the %s; %s; next try in %s s: %s: %s",
+            where,
+            self._waits,
+            wait,
+            type(error).__name__,
+            str(error).strip(),
+        )

@@ -1,0 +1,69 @@
+"""Rows go when they are older than ``RETENTION_DAYS`` says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+
+from django.db import close_old_connections
+from django.db.models import Model
+
+from unstuck import conf
+from unstuck.core.clock import system_clock
+from unstuck.models import AuditEntry, DeadLetter, Incident, TaskMinute, TaskRun
+
+BATCH = 500
+"""Rows of one DELETE: it locks little, and SQLite takes their ids as parameters."""
+
+FIRST_SECONDS = 60
+EVERY_SECONDS = 3_600
+
+KINDS: Mapping[str, tuple[type[Model], str]] = {
+    "letters": (DeadLetter, "buried_at"),
+    "runs": (TaskRun, "ended_at"),
+    "minutes": (TaskMinute, "minute"),
+    "incidents": (Incident, "at"),
+    "audit": (AuditEntry, "at"),
+}
+"""What is kept for how long, and the column that says how old it is."""
+
+
+class Retention:
+    """Prunes once an hour, a batch a turn, beginning a minute after the start."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._due_at = monotonic() + FIRST_SECONDS
+
+    def prune(self) -> bool:
+        """Delete a batch if it is time; says whether there may be more."""
+        if self._monotonic() < self._due_at:
+            return False
+        close_old_connections()
+        if prune_batch(system_clock()):
+            return True
+        self._due_at = self._monotonic() + EVERY_SECONDS
+        return False
+
+
+def prune_batch(now: datetime) -> int:
+    """Delete some of the rows that are too old; says how many, 0 when none is left."""
+    for kind, days in conf.current().retention_days.items():
+        deleted = _prune(*KINDS[kind], days, now)
+        if deleted:
+            return deleted
+    return 0
+
+
+def _prune(model: type[Model], column: str, days: float, now: datetime) -> int:
+    try:
+        oldest = now - timedelta(days=days)
+    except OverflowError:
+        # Longer than there have been clocks: for ever.
+        return 0
+    rows = model._default_manager.using(conf.current().database).order_by()
+    old = rows.filter(**{f"{column}__lt": oldest}).order_by(column)
+    batch = list(old.values_list("pk", flat=True)[:BATCH])
+    rows.filter(pk__in=batch).delete()
+    return len(batch)

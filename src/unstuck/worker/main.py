@@ -1,0 +1,206 @@
+"""The worker as a program: with our pool, this process becomes the supervisor.
+
+Celery builds the worker as ever (settings, project, logging, bootsteps), all of it
+before there is a thread, a connection or a child. What it would start is then started in
+a process of its own, main, which can be started again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from celery import platforms
+from celery.apps import worker as celery_worker
+from celery.beat import EmbeddedService
+from celery.concurrency import get_implementation
+from celery.worker.state import Persistent
+
+from unstuck import conf
+from unstuck.pool import TaskPool
+from unstuck.pool.board import MAIN, Board, Column
+from unstuck.pool.child import Child, dump_stacks_to, let_look_at_us
+from unstuck.pool.nursery import Nursery
+from unstuck.worker import database
+from unstuck.worker.channel import FactChannel
+from unstuck.worker.children import Children
+from unstuck.worker.sdnotify import Notifier
+from unstuck.worker.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
+
+
+class Worker(celery_worker.Worker):
+    """``celery worker``, which with our pool runs below a supervisor."""
+
+    def prepare_args(self, **options: Any) -> dict[str, Any]:
+        """Celery's own hook: keep what is the supervisor's business."""
+        self.has_supervisor = issubclass(get_implementation(self.pool_cls), TaskPool)
+        self.companions: dict[str, Callable[[Board], int | None]] = {}
+        """What the supervisor keeps alive beside main, by name."""
+
+        self.facts = FactChannel()
+        self._pidfile = None
+        if self.has_supervisor:
+            self._pidfile = options.pop("pidfile", None)
+            if options.pop("beat", False):
+                self.companions["beat"] = self._be_beat
+        return options
+
+    def start(self) -> None:
+        """Work until told to stop."""
+        if not self.has_supervisor:
+            super().start()
+            return
+        pidlock = platforms.create_pidlock(self._pidfile) if self._pidfile else None
+        try:
+            supervisor = self._supervisor()
+            self.exitcode = supervisor.run()
+        finally:
+            if pidlock:
+                pidlock.release()
+        if supervisor.wants_restart:
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+
+    # The supervisor.
+
+    def _supervisor(self) -> Supervisor:
+        self._warn_of_threads()
+        self._let_children_log_what_is_printed()
+        self._let_go_of_state()
+        settings = conf.current()
+        supervisor = Supervisor(
+            node=self.hostname,
+            facts=self.facts,
+            stall_seconds=settings.stall_seconds,
+            grace_seconds=self.app.conf.worker_soft_shutdown_timeout,
+            notifier=Notifier.take_from(os.environ),
+        )
+        self._supervised_by = supervisor
+        gc.collect()
+        gc.freeze()  # What is there now stays shared with all that is forked.
+        supervisor.children = Children(supervisor.board, self._be_child)
+        supervisor.keep("main", self._be_main)
+        for name, work in self.companions.items():
+            supervisor.keep(name, work)
+        return supervisor
+
+    def _warn_of_threads(self) -> None:
+        threads = [t for t in threading.enumerate() if t is not threading.main_thread()]
+        alien = len(list(Path("/proc/self/task").iterdir())) - 1 - len(threads)
+        named = [f"{thread.name} ({_module_of(thread)})" for thread in threads]
+        if alien > 0:
+            named.append(f"{alien} of C libraries")
+        if named:
+            logger.warning(
+                "Threads were started while the project was imported: %s. They do not "
+                "exist in the processes forked from here, and a lock that one of them "
+                "holds now stays locked there for ever. Start them in a receiver of "
+                "worker_process_init instead.",
+                ", ".join(named),
+            )
+
+    def _let_children_log_what_is_printed(self) -> None:
+        # Celery does so in main, before it forks children there.
+        if not self._custom_logging and self.redirect_stdouts:
+            self.app.log.redirect_stdouts(self.redirect_stdouts_level)
+
+    def _let_go_of_state(self) -> None:
+        """Leave the state database to main, which writes it when it ends."""
+        if self._persistence:
+            atexit.unregister(self._persistence.save)
+            self._persistence.close()
+
+    # Main.
+
+    def _be_main(self, board: Board) -> int:
+        supervisor = self._supervised_by
+        assert supervisor.main is not None  # noqa: S101 - this is it
+        assert supervisor.children is not None  # noqa: S101
+        dump_stacks_to(supervisor.main.stack_file)
+        if self.hub:
+            self.hub.reset()
+        state: Any = self._persistence  # type: ignore[has-type] # set by Celery
+        if state:
+            self._persistence = state = Persistent(
+                state.state, self.statedb, self.app.clock
+            )
+        self.pool.belong_to(Nursery(supervisor.children.take_mains_end(), board))
+        self.pool.on_hurry = lambda: self.consumer.give_back_running()
+        super().start()
+        if state:
+            state.save()
+        return int(self.exitcode or 0)
+
+    def on_consumer_ready(self, consumer: Any) -> None:
+        """Celery's callback when messages come in."""
+        super().on_consumer_ready(consumer)
+        if self.has_supervisor:
+            self._supervised_by.board.row(MAIN)[Column.READY] = 1
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """What signals mean to main: the supervisor has heard them first."""
+        super().install_platform_tweaks(worker)
+        if self.has_supervisor:
+            stop = signal.getsignal(signal.SIGTERM)
+            handler = _StopOnSignal(self.pool, stop, self._seconds_to_stop)
+            for number in (signal.SIGTERM, signal.SIGQUIT):
+                signal.signal(number, handler)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _seconds_to_stop(self) -> float:
+        return float(self.app.conf.worker_soft_shutdown_timeout)
+
+    # Others.
+
+    def _be_child(self, end: socket.socket, row: int, stack_file: int) -> int:
+        supervisor = self._supervised_by
+        supervisor.let_go_for_child()
+        child = Child(self.app, self.hostname, end, supervisor.board.row(row))
+        let_look_at_us(supervisor.board.row(MAIN)[Column.PID])
+
+        def at_birth() -> None:
+            if conf.in_django():
+                database.install(child.seconds_left)
+
+        return child.live(f"child-{row}", stack_file, at_birth)
+
+    def _be_beat(self, board: Board) -> int:
+        service = EmbeddedService(
+            self.app,
+            schedule_filename=self.schedule_filename,
+            scheduler_cls=self.scheduler,
+        )
+        service.run()
+        return 0
+
+
+class _StopOnSignal:
+    """The first signal stops main in order, the next one and SIGQUIT at once."""
+
+    def __init__(self, pool: Any, stop: Any, seconds: Callable[[], float]) -> None:
+        self._pool = pool
+        self._stop = stop
+        self._seconds = seconds
+        self._asked = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        at_once = self._asked or number == signal.SIGQUIT
+        self._pool.stop_within(0.0 if at_once else self._seconds())
+        self._asked = True
+        self._stop(number, frame)
+
+
+def _module_of(thread: threading.Thread) -> str:
+    target = getattr(thread, "_target", None) or type(thread).run
+    return str(getattr(target, "__module__", "unknown"))
