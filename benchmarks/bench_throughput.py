@@ -77,7 +77,7 @@ def _run(
     )
     worker = tether.spawn(
         [
-            *(sys.executable, "-m", "celery", "-A", "bench", "worker", "-q"),
+            *(sys.executable, "-m", "celery", "-A", "bench", "-q", "worker"),
             *("-c", str(concurrency), "--without-mingle", "--without-gossip"),
         ],
         env=environment,

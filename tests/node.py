@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from unstuck.dev import tether
 
 ROOT = Path(__file__).parent.parent
 READY = " ready."
+PIDFD = "anon_inode:[pidfd]"
 
 
 @dataclass(kw_only=True)
@@ -154,10 +156,17 @@ class Site:
 
     @contextmanager
     def node(
-        self, *options: str, pool: str = "prefork", ready: bool = True
+        self,
+        *options: str,
+        pool: str = "prefork",
+        ready: bool = True,
+        prefix: Sequence[str] = (),
     ) -> Iterator[Node]:
-        """A running worker, gone afterwards with all its processes."""
-        node = Node(self, ["-P", pool, *options])
+        """A running worker, gone afterwards with all its processes.
+
+        ``prefix`` is a command that runs another one.
+        """
+        node = Node(self, ["-P", pool, *options], prefix)
         node.start()
         try:
             if ready:
@@ -173,10 +182,13 @@ class Site:
 class Node:
     """One `celery worker` and all processes below it."""
 
-    def __init__(self, site: Site, options: list[str]) -> None:
+    def __init__(
+        self, site: Site, options: list[str], prefix: Sequence[str] = ()
+    ) -> None:
         self.site = site
         self.log_path = site.directory / f"worker-{os.urandom(3).hex()}.log"
         self._options = options
+        self._prefix = prefix
         self._tether: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -186,6 +198,7 @@ class Node:
         if not says and "solo" not in options:
             options = [*options, "-c", "2"]
         command = [
+            *self._prefix,
             *(sys.executable, "-m", "celery", "-A", "tests.project.app", "worker"),
             *("-l", "info", "--without-mingle", "--without-gossip", *options),
         ]
@@ -215,16 +228,44 @@ class Node:
 
     @property
     def main_pid(self) -> int:
-        """Celery's main process."""
+        """The first process: with our pool the supervisor, with others Celery's main."""
         assert self._tether is not None
-        return next(pid for pid in _children(self._tether.pid))
+        return next(pid for pid in children_of(self._tether.pid))
+
+    supervisor_pid = main_pid
+
+    @property
+    def main(self) -> int:
+        """With our pool: the process that consumes, once it has a child.
+
+        It alone holds descriptors of processes, those of its children.
+        """
+        return eventually(self._find_main, 20)
+
+    @property
+    def children_pids(self) -> list[int]:
+        """With our pool: the processes that run tasks, each a group of its own."""
+        return [pid for pid in children_of(self.supervisor_pid) if _leads_group(pid)]
+
+    @property
+    def companions_pids(self) -> list[int]:
+        """With our pool: what the supervisor keeps beside main: recorder, beat."""
+        supervisor, main = self.supervisor_pid, self.main
+        kept = [pid for pid in children_of(supervisor) if not _leads_group(pid)]
+        return [pid for pid in kept if pid != main]
+
+    def _find_main(self) -> int | None:
+        for pid in children_of(self.supervisor_pid):
+            if not _leads_group(pid) and PIDFD in descriptors(pid):
+                return pid
+        return None
 
     def send(self, number: signal.Signals) -> None:
-        """Send main a signal."""
+        """Send the first process a signal."""
         os.kill(self.main_pid, number)
 
     def wait(self, seconds: float = 40) -> int:
-        """The exit status of main, once it has ended."""
+        """The exit status of the first process, once it has ended."""
         assert self._tether is not None
         return self._tether.wait(seconds)
 
@@ -236,8 +277,25 @@ class Node:
             self._tether.wait()
 
 
-def _children(pid: int) -> list[int]:
-    return [
-        int(child)
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    ]
+def descriptors(pid: int) -> list[str]:
+    """What the descriptors of a process lead to; of one that is gone, nothing."""
+    found = []
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(descriptor))
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that its main thread started and that it did not collect yet."""
+    with contextlib.suppress(OSError):
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in listed]
+    return []
+
+
+def _leads_group(pid: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        return os.getpgid(pid) == pid
+    return False

@@ -59,6 +59,14 @@ def let_worker_wait_for_results(conf: Any) -> None:
         put(conf, RESULT_OPTIONS, patient)
 
 
+def let_main_not_wait_for_results(conf: Any) -> None:
+    """Take it back in a process that must not stand still: its children sit it out."""
+    options = conf[RESULT_OPTIONS]
+    if options.get("retry_policy") is WORKER_RESULT_RETRIES:
+        ours = conf.__dict__["unstuck_layer"][RESULT_OPTIONS]["retry_policy"]
+        put(conf, RESULT_OPTIONS, {**options, "retry_policy": ours})
+
+
 def given(conf: Any, name: str) -> Any:
     """What the project itself says of a setting, or ``MISSING``."""
     conf.get("broker_url")  # Celery reads the settings when somebody asks for one.

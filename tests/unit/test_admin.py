@@ -1,4 +1,4 @@
-"""Dead letters and the audit in Django's admin."""
+"""Dead letters, runs, minutes, incidents and the audit in Django's admin."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from tests.unit.dead import archived, published
+from tests.unit.dead import TRACEBACK, archived, published
+from tests.unit.recorder.seen import incident, minute, run
 from unstuck import Celery, admin_actions
 from unstuck.core.verdict import Reason
-from unstuck.models import AuditEntry, DeadLetter
+from unstuck.models import AuditEntry, DeadLetter, Incident, TaskMinute, TaskRun
 from unstuck.operations import replay_letter
+from unstuck.recorder import facts
 
 pytestmark = pytest.mark.django_db
 
@@ -359,3 +361,164 @@ def test_the_audit_is_read_only(admin_client: Client, app: Celery) -> None:
     assert "delete_selected" not in text_of(
         admin_client, reverse("admin:unstuck_auditentry_changelist")
     )
+
+
+def recorded(*seen: Any) -> None:
+    """Store facts the way the recorder does."""
+    facts.store(seen)
+
+
+def list_of(model: str) -> str:
+    return reverse(f"admin:unstuck_{model}_changelist")
+
+
+def row_of(model: type[TaskRun] | type[TaskMinute] | type[Incident]) -> str:
+    """The page of the only row there is."""
+    name = f"admin:unstuck_{model._meta.model_name}_change"
+    return reverse(name, args=[model._default_manager.get().pk])
+
+
+RECORDS = (TaskRun, TaskMinute, Incident)
+
+
+@pytest.mark.parametrize("model", RECORDS)
+def test_what_happened_is_seen_with_its_own_permission(
+    client: Client, model: Any
+) -> None:
+    """And without it by nobody."""
+    recorded(run(), minute(), incident())
+    name = model._meta.model_name
+    login(client)
+    assert client.get(list_of(name)).status_code == 403
+    assert client.get(row_of(model)).status_code == 403
+
+    user = User.objects.get()
+    user.user_permissions.add(Permission.objects.get(codename=f"view_{name}"))
+
+    assert client.get(list_of(name)).status_code == 200
+    assert client.get(row_of(model)).status_code == 200
+
+
+@pytest.mark.parametrize("model", RECORDS)
+def test_what_happened_is_read_only(admin_client: Client, model: Any) -> None:
+    """Not even a superuser adds, changes or deletes it."""
+    recorded(run(), minute(), incident())
+    name = model._meta.model_name
+
+    assert "delete_selected" not in text_of(admin_client, list_of(name))
+    assert admin_client.post(row_of(model), {"node": "other"}).status_code == 403
+    add = reverse(f"admin:unstuck_{name}_add")
+    assert admin_client.get(add).status_code == 403
+    delete = row_of(model).replace("change", "delete")
+    assert admin_client.get(delete).status_code == 403
+
+
+def test_a_run_shows_how_it_ended(admin_client: Client) -> None:
+    """In the list by a line, on its page with the stacks, line by line."""
+    recorded(
+        run(
+            ending="hard_limit",
+            exception_type="TimeLimitExceeded",
+            exception_message="300",
+            stack=TRACEBACK,
+            soft_stack="soft\nstack",
+            waiting_for="poll() of a socket to 10.0.0.7:5432",
+            runtime_seconds=300.25,
+            rss_bytes=200 * 2**20,
+            rss_growth_bytes=None,
+        )
+    )
+
+    listed = text_of(admin_client, list_of("taskrun"))
+    shown = text_of(admin_client, row_of(TaskRun))
+
+    assert "TimeLimitExceeded: 300" in listed
+    assert "300 s" in listed
+    assert '<pre class="unstuck-block">Traceback (most recent call last):' in shown
+    assert '<pre class="unstuck-block">soft\nstack</pre>' in shown
+    assert "10.0.0.7:5432" in shown
+    assert "200 MiB" in shown
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"q": "abcd-1"},
+        {"q": "shop.charge"},
+        {"q": "card refused"},
+        {"task": "shop.charge"},
+        {"ending__exact": "failed"},
+        {"swallowed_soft_limit__exact": "1"},
+    ],
+)
+def test_runs_are_found(admin_client: Client, query: dict[str, str]) -> None:
+    """By id, name, what was raised, and by the filters."""
+    wanted = run(
+        "abcd-1",
+        task_name="shop.charge",
+        exception_message="card refused",
+        swallowed_soft_limit=True,
+    )
+    recorded(wanted, run("other", ending="retried"))
+
+    listed = text_of(admin_client, list_of("taskrun"), **query)
+
+    assert "1 task run" in listed
+    assert "card refused" in listed
+
+
+def test_a_minute_shows_its_mean_and_its_longest_runtime(admin_client: Client) -> None:
+    """One that nothing ended in has none."""
+    counts = {"succeeded": 3, "failed": 1}
+    seconds = {"runtime_seconds": 10.0, "runtime_max": 7.0}
+    recorded(
+        minute(counts=counts, rss_growth_bytes=3 * 2**20, **seconds),
+        minute(task_name="shop.idle", counts={}),
+    )
+
+    listed = text_of(admin_client, list_of("taskminute"))
+
+    assert "2.5 s" in listed
+    assert "7 s" in listed
+    assert "3 MiB" in listed
+    assert "shop.idle" in listed
+
+
+def test_an_incident_shows_what_was_seen(admin_client: Client) -> None:
+    """Where the process stood, and the details."""
+    recorded(incident(stack=TRACEBACK, details={"silent seconds": 31}))
+
+    assert "Silent." in text_of(admin_client, list_of("incident"))
+    shown = text_of(admin_client, row_of(Incident))
+    assert '<pre class="unstuck-block">Traceback' in shown
+    assert "&quot;silent seconds&quot;: 31" in shown
+
+
+@pytest.mark.parametrize("model", RECORDS)
+def test_what_happened_is_escaped(admin_client: Client, model: Any) -> None:
+    """Tasks, hosts and exceptions have names that somebody made up."""
+    texts = dict.fromkeys(("cause", "exception_message", "traceback", "stack"), SCRIPT)
+    recorded(
+        run(SCRIPT, task_name=SCRIPT, queue=SCRIPT, soft_stack=SCRIPT, **texts),
+        minute(task_name=SCRIPT, queue=SCRIPT, node=SCRIPT),
+        incident(what=SCRIPT, stack=SCRIPT, node=SCRIPT, details={SCRIPT: SCRIPT}),
+    )
+
+    for url in (list_of(model._meta.model_name), row_of(model)):
+        shown = text_of(admin_client, url)
+        assert SCRIPT not in shown
+        assert "&lt;script&gt;" in shown
+
+
+@pytest.mark.parametrize("model", RECORDS)
+def test_a_list_of_what_happened_costs_the_same_however_long_it_is(
+    admin_client: Client, model: Any, django_assert_max_num_queries: Any
+) -> None:
+    """No query for each row, and no stack is read for it."""
+    for number in range(30):
+        recorded(run(), minute(task_name=f"shop.{number}"), incident())
+
+    with django_assert_max_num_queries(12) as queries:
+        text_of(admin_client, list_of(model._meta.model_name))
+
+    assert not any('"stack"' in query["sql"] for query in queries.captured_queries)

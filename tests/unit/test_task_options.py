@@ -63,6 +63,7 @@ def limits_at_the_pool(
         task_consumer=None,
         later=None,
         connection_number=lambda: 1,
+        policy_of=policy_of,
     )
     request = Request(message, app=worker, task=worker.tasks[task.name], hostname="n")
     seen: dict[str, Any] = {}

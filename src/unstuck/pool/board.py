@@ -36,8 +36,14 @@ class Column(IntEnum):
     INTERRUPTED = 5
     """The number of the job in which the soft limit was raised last."""
 
-    READY = 6
+    TERMINATE = 6
+    """The number of the job that main wants to end with SIGTERM."""
+
+    READY = 7
     """Whether main consumes."""
+
+    HURRY = 8
+    """Whether main shall stop at once."""
 
 
 class Board:

@@ -67,6 +67,7 @@ class Child:
         at_birth()
         process_initializer(self._app, self._hostname)
         signal.signal(SOFT_SIGNAL, self.soft_limit.on_signal)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         self._app.watch = self.soft_limit
         self._rss = self._rss_now()
         code = 0
@@ -84,6 +85,16 @@ class Child:
         if self._hard_limit_at is None:
             return None
         return max(0.0, self._hard_limit_at - time.monotonic())
+
+    def _on_sigterm(self, *_: object) -> None:
+        """End if main wants this very task to end.
+
+        A SIGTERM to all processes, as systemd sends it, means the node: main lets the
+        running tasks finish.
+        """
+        if self._row[Column.TERMINATE] == (self.soft_limit.number or -1):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _serve(self) -> None:
         ident = pickle.dumps(threading.main_thread().ident)
@@ -148,7 +159,7 @@ class SoftLimit:
         self.number = number
 
     @contextmanager
-    def over(self, task_id: str, limits: Limits) -> Iterator[None]:
+    def over(self, task_id: str, tell: Callable[[], Limits]) -> Iterator[None]:
         """The part of the job that is the task: what comes after it is not cut off."""
         try:
             yield

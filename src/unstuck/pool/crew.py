@@ -25,6 +25,7 @@ from billiard.exceptions import Terminated, WorkerLostError
 
 from unstuck.core.backoff import doubled
 from unstuck.pool import stack, wire
+from unstuck.pool.board import Column
 from unstuck.pool.child import SOFT_SIGNAL
 from unstuck.pool.death import Death, cause_of, memory_limit
 from unstuck.pool.job import Job
@@ -35,6 +36,9 @@ from unstuck.pool.terms import Terms
 from unstuck.pool.wire import Kind, Packet
 
 logger = logging.getLogger(__name__)
+
+CENSUS_SECONDS = 0.01
+"""How often children are counted; a spare makes up for the time between."""
 
 BATCH = 8
 """How many short jobs a child may have at once."""
@@ -67,6 +71,7 @@ class Crew:
 
         self._failed_births = 0
         self._no_birth_before = 0.0
+        self._next_census = 0.0
         self._selector = selectors.DefaultSelector()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector.register(self._bell, selectors.EVENT_READ, self._on_bell)
@@ -109,7 +114,7 @@ class Crew:
         (self._extras if job.extra else self._waiting).append(job)
         self.dispatch()
         if job.extra:
-            self.replenish()
+            self._count_anew()
 
     def dispatch(self) -> None:
         """Give waiting jobs to free children."""
@@ -119,6 +124,8 @@ class Crew:
                 return
 
     def _pick(self) -> tuple[Job, Member] | None:
+        if not (self._waiting or self._extras):
+            return None
         with self.lock:
             for queue in (self._extras, self._waiting):
                 while queue and queue[0].cancelled:
@@ -241,24 +248,27 @@ class Crew:
         most, memory = self.terms.tasks_per_child, self.terms.memory_bytes
         worn = bool(most and member.given >= most)
         fat = bool(memory and member.rss and member.rss > memory)
-        surplus = self._surplus() and not member.jobs
-        if member.state is State.SERVING and (worn or fat or surplus):
-            if fat:
-                with self.lock:
-                    self._put_back(member.take_back())
-            if not member.jobs:
-                member.ask_to_leave(LEAVE_SECONDS)
+        surplus = len(self.members) > self.terms.limit and self._surplus()
+        if fat and member.jobs:
+            self.recall(member)
+        if (worn or fat or surplus) and member.is_free:
+            member.ask_to_leave(LEAVE_SECONDS)
 
     # Births and deaths.
 
     def replenish(self) -> None:
         """Ask for as many children as are missing."""
-        missing = self._wanted() - self._births - self._staying()
-        if missing > 0 and time.monotonic() >= self._no_birth_before:
-            self._births += missing
-            self._nursery.ask(missing)
-        else:
-            self._nursery.ask(0)
+        now = time.monotonic()
+        if now < max(self._next_census, self._no_birth_before):
+            return
+        self._next_census = now + CENSUS_SECONDS
+        missing = max(0, self._wanted() - self._births - self._staying())
+        self._births += missing
+        self._nursery.ask(missing)
+
+    def _count_anew(self) -> None:
+        self._next_census = 0.0
+        self.replenish()
 
     def _wanted(self) -> int:
         if self.terms.closed:
@@ -318,6 +328,7 @@ class Crew:
         for job in begun:
             self._on_lost(member, job, died.death)
         member.close()
+        self._count_anew()
 
     def _note_birth_that_failed(self, member: Member, death: Death) -> None:
         if member.state is not State.STARTING or self.terms.closed:
@@ -334,7 +345,7 @@ class Crew:
 
     def _on_lost(self, member: Member, job: Job, death: Death) -> None:
         evidence = job.evidence
-        evidence.rss_bytes = evidence.rss_bytes or member.rss
+        evidence.rss_bytes = member.rss or death.peak_rss_bytes
         evidence.cpu_seconds = death.cpu_seconds
         evidence.child_age_seconds = death.age_seconds
         evidence.cause = cause_of(
@@ -343,8 +354,9 @@ class Crew:
             rss_bytes=evidence.rss_bytes,
             memory_limit=memory_limit(),
         )
-        if dump := member.dump():
-            evidence.stack = evidence.stack or stack.readable(dump, member.main_thread)
+        dump = member.dump()
+        if stack.is_fatal(dump):
+            evidence.stack = stack.readable(dump, member.main_thread)
         error: Exception = WorkerLostError(evidence.cause)
         if job.terminated:
             error = Terminated(-job.terminated)
@@ -363,13 +375,13 @@ class Crew:
             if self._surplus() and member.is_free:
                 member.ask_to_leave(LEAVE_SECONDS)
         self.dispatch()
-        self.replenish()
+        self._count_anew()
 
     def renew(self) -> None:
         """Replace every child, each as soon as it is free."""
         for member in list(self.members.values()):
             member.ask_to_leave(max(LEAVE_SECONDS, _seconds_it_may_run(member)))
-        self.replenish()
+        self._count_anew()
 
     # Ends.
 
@@ -383,6 +395,7 @@ class Crew:
                 member.interrupt(job, SOFT_SIGNAL)
                 return
             job.terminated = number
+            member.row[Column.TERMINATE] = job.number
             member.ended_by = f"ended by {signal.Signals(number).name} on request"
             member.kill_at = time.monotonic() + TERMINATE_SECONDS
             self.on_new_deadline(member.kill_at)

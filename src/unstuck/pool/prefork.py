@@ -18,7 +18,7 @@ from celery.concurrency import prefork
 from celery.exceptions import ImproperlyConfigured
 
 from unstuck import conf
-from unstuck.pool.board import MAIN, Row
+from unstuck.pool.board import MAIN
 from unstuck.pool.crew import Crew
 from unstuck.pool.job import Job
 from unstuck.pool.nursery import Nursery
@@ -56,6 +56,7 @@ class TaskPool(prefork.TaskPool):
     def belong_to(self, nursery: Nursery) -> None:
         """Get the children from this supervisor."""
         self._nursery = nursery
+        self._row = nursery.board.row(MAIN)
 
     # Celery's questions and orders.
 
@@ -97,11 +98,6 @@ class TaskPool(prefork.TaskPool):
     def beat(self) -> None:
         """Tell the supervisor that main is well."""
         self._row.beat()
-
-    @property
-    def _row(self) -> Row:
-        assert self._nursery is not None  # noqa: S101 - it started with one
-        return self._nursery.board.row(MAIN)
 
     def on_apply(
         self,
@@ -198,7 +194,8 @@ class TaskPool(prefork.TaskPool):
 
     def stop_within(self, seconds: float) -> None:
         """From now on, wait so long for what runs when the pool is stopped."""
-        self._stop_before = time.monotonic() + seconds
+        before = time.monotonic() + seconds
+        self._stop_before = min(before, self._stop_before or before)
 
     def on_close(self) -> None:
         """No more jobs will come."""

@@ -31,14 +31,13 @@ FRAME = re.compile(
 ESCAPED = re.compile(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")
 FATAL = "Fatal Python error"
 
-LAST_LINE = re.compile(
-    rb"  File .* in (?:<module>|_run_module_as_main)"
-    rb"|  \.\.\.|  <(?:no Python frame|tstate).*>"
-)
-"""Of a thread, when it is the bottom of a program."""
+CUT = "  ..."
+THREADS_CUT = b"\n...\n"
 
-BOTTOM_OF_THREAD = b" in _bootstrap"
-THREADS_CUT = b"..."
+BOTTOMS = ("<module>", "_run_module_as_main")
+"""Functions that nobody calls."""
+
+BOTTOM_OF_THREAD = "_bootstrap"
 
 AROUND_TASK = re.compile(
     r"[/\\]celery[/\\]app[/\\](?:trace|task|autoretry)\.py$"
@@ -84,21 +83,16 @@ def is_complete(dump: bytes, main_thread: int | None = None) -> bool:
     CPython writes the oldest thread last, which is the main thread. Whoever knows its
     ident is sure not to take the end of another thread for the end of the dump.
     """
-    lines = dump.splitlines()
-    if not lines or not dump.endswith(b"\n"):
-        return False
-    if lines[-1] == THREADS_CUT:
+    if dump.endswith(THREADS_CUT):
         return True
-    headers = [match for line in lines if (match := HEADER.fullmatch(_text(line)))]
-    if not headers:
+    _, threads = _parsed(_text(dump))
+    if not threads or not dump.endswith(b"\n") or dump.endswith(b"\n\n"):
         return False
+    last = threads[-1]
     if main_thread is None:
-        return bool(LAST_LINE.fullmatch(lines[-1]))
-    if int(headers[-1]["ident"], 16) != main_thread:
-        return False
+        return _has_bottom(last, BOTTOMS)
     # A process that a thread forked has the bottom of that thread in its main thread.
-    is_thread = lines[-1].endswith(BOTTOM_OF_THREAD)
-    return is_thread or bool(LAST_LINE.fullmatch(lines[-1]))
+    return last.ident == main_thread and _has_bottom(last, (*BOTTOMS, BOTTOM_OF_THREAD))
 
 
 def readable(
@@ -125,6 +119,11 @@ def readable(
     return "\n\n".join(part for part in parts if part)
 
 
+def is_fatal(dump: bytes) -> bool:
+    """Whether it tells of a crash, not only of where the process once stood."""
+    return FATAL.encode() in dump
+
+
 def of_frame(frame: FrameType) -> str:
     """The stack of a live frame of this process, in the same form."""
     summary = traceback.extract_stack(frame, limit=MOST_FRAMES + 1)
@@ -133,7 +132,7 @@ def of_frame(frame: FrameType) -> str:
         for call in summary[-MOST_FRAMES:]
     ]
     if len(summary) > MOST_FRAMES:
-        entries.insert(0, "  ...")
+        entries.insert(0, CUT)
     return _main_stack(entries, frames.is_foreign)
 
 
@@ -154,7 +153,26 @@ def _parsed(text: str) -> tuple[list[str], list[Thread]]:
         else:
             open_thread = False
             said += [line] if line and not threads else []
+    for thread in threads:
+        _mark_cut(thread)
     return said, threads
+
+
+def _mark_cut(thread: Thread) -> None:
+    """Python 3.13 does not say that there were more frames."""
+    is_whole = _has_bottom(thread, (*BOTTOMS, BOTTOM_OF_THREAD))
+    if len(thread.entries) >= MOST_FRAMES and not is_whole:
+        thread.entries.append(CUT)
+
+
+def _has_bottom(thread: Thread, functions: tuple[str, ...]) -> bool:
+    """Whether its outermost call is there, or what stands in its place."""
+    match thread.entries[-1:]:
+        case [Frame(function=function)]:
+            return function in functions
+        case [str(text)]:
+            return text == CUT or text.startswith("  <")
+    return False
 
 
 def _thread(header: re.Match[str]) -> Thread:
@@ -191,7 +209,8 @@ def _first(threads: list[Thread], main_thread: int | None, crashed: bool) -> Thr
 
 
 def _text(dump: bytes) -> str:
-    return dump.decode("utf-8", "replace")
+    # A file cut while it is written begins with NULs, and no database takes them.
+    return dump.decode("utf-8", "replace").replace("\0", "")
 
 
 # Writing, the most recent call last.

@@ -209,7 +209,8 @@ class Watch:
                 member.signal(STACK_SIGNAL)
             deadline = time.monotonic() + DUMP_SECONDS
             while time.monotonic() < deadline and not all(
-                stack.is_complete(member.dump()) for member in members
+                stack.is_complete(member.dump(), member.main_thread)
+                for member in members
             ):
                 time.sleep(0.002)
             return {

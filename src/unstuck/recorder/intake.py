@@ -7,6 +7,7 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 
 from django.db import Error, close_old_connections
@@ -40,6 +41,7 @@ class Intake:
 
     def wait(self, seconds: float) -> None:
         """Take facts for so long, or until there is a batch of them."""
+        self._tell_dropped()
         deadline = self._monotonic() + seconds
         taken = 0
         while taken < BATCH:
@@ -74,11 +76,11 @@ class Intake:
 
     def finish(self) -> None:
         """Store all that is there; what is in hand and cannot be stored is lost."""
-        try:
+        with suppress(Error):
             while self.take() or self._held:
                 self.store()
-        except Error:
-            logger.exception("%s facts are lost with the recorder", len(self._held))
+        if self._held:
+            logger.error("%s facts are lost with the recorder", len(self._held))
 
     def _tell_dropped(self) -> None:
         if self._dropped and self._monotonic() >= self._tell_at:

@@ -34,7 +34,8 @@ def run(
 ) -> None:
     """Archive letters and store facts until SIGTERM. The whole life of a recorder.
 
-    ``beat`` is called between all steps, at least twice a second unless one hangs.
+    ``beat`` is called between all steps, twice a second unless one of them takes long:
+    a broker that hangs takes up to ten seconds at each try.
     """
     stopping = _Stopping()
     signal.signal(signal.SIGTERM, stopping)
@@ -42,12 +43,15 @@ def run(
     intake = Intake(facts) if facts else None
     with closing(_Letters(app)) as letters:
         archiving = Duty(letters.archive, "letters wait on the broker")
-        duties = [archiving, Duty(Retention().prune, "old rows stay")]
+        # Archiving is the last: a broker that hangs takes seconds to be given up.
+        duties = [Duty(Retention().prune, "old rows stay"), archiving]
         if intake:
-            duties.append(Duty(intake.store, "facts wait in memory"))
+            duties.insert(0, Duty(intake.store, "facts wait in memory"))
+        busy = True
         while not stopping.asked:
-            busy = [_turn(duty, beat) for duty in duties]
-            _pause(0.0 if any(busy) else PAUSE_SECONDS, intake)
+            _pause(0.0 if busy else PAUSE_SECONDS, intake)
+            turns = [_turn(duty, beat) for duty in duties]
+            busy = any(turns)
         if intake:
             intake.finish()
         # What main buried at the very end need not wait for the next start.
@@ -55,9 +59,10 @@ def run(
 
 
 def _turn(duty: Duty, beat: Callable[[], None] | None) -> bool:
+    more = duty.turn()
     if beat:
         beat()
-    return duty.turn()
+    return more
 
 
 def _pause(seconds: float, intake: Intake | None) -> None:

@@ -13,17 +13,21 @@ from weakref import WeakSet
 from celery import signals
 from celery.exceptions import NotRegistered
 from celery.worker.consumer import consumer as celery_consumer
-from celery.worker.state import active_requests
+from celery.worker.state import active_requests, requests
 
 from unstuck.core.clock import system_clock
 from unstuck.core.outcome import Ending, Outcome
+from unstuck.core.policy import Policy
 from unstuck.core.verdict import Requeue, Verdict
-from unstuck.worker import hooks, notes
+from unstuck.worker import hooks, notes, remote
 from unstuck.worker.outcomes import outcome_of_error
-from unstuck.worker.policy import policy_of_no_task
+from unstuck.worker.policy import policy_of, policy_of_no_task
 from unstuck.worker.queues import queue_of
 from unstuck.worker.reporter import FLUSH_SECONDS, Reporter
 from unstuck.worker.settle import Handover, RunFacts
+
+COMMANDS = (remote.STACK_COMMAND,)
+"""Remote control commands of ours; importing their module makes Celery know them."""
 
 VISIBILITY_SECONDS = 3600
 """kombu's default for Redis."""
@@ -40,7 +44,20 @@ class Consumer(celery_consumer.Consumer):
         """Requests that no process has begun with."""
         self.reporter = Reporter(self.hostname, getattr(self.controller, "facts", None))
         self._repeated: list[Any] = []
+        self._policies: dict[str, Policy] = {}
         self.app.consumer_in_charge = self
+
+    def update_strategies(self) -> None:
+        """Celery's hook, on each connection anew."""
+        super().update_strategies()
+        self._policies.clear()
+
+    def policy_of(self, task: Any) -> Policy:
+        """What is allowed to the messages of a task."""
+        policy = self._policies.get(task.name)
+        if policy is None:
+            policy = self._policies[task.name] = policy_of(task)
+        return policy
 
     def connection_number(self) -> int:
         """Counts the connections that this consumer has had to the broker."""
@@ -238,6 +255,11 @@ class Consumer(celery_consumer.Consumer):
                 )
         except Exception:
             logger.exception("The failure of %s was not recorded", headers["id"])
+
+    def running(self, task_id: str) -> Any:
+        """The request of a task that a process has begun with."""
+        request = requests.get(task_id)
+        return request if request in active_requests else None
 
     # Shutdown.
 

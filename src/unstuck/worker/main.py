@@ -26,6 +26,7 @@ from celery.concurrency import get_implementation
 from celery.worker.state import Persistent
 
 from unstuck import conf
+from unstuck.configuration import let_main_not_wait_for_results
 from unstuck.pool import TaskPool
 from unstuck.pool.board import MAIN, Board, Column
 from unstuck.pool.child import Child, dump_stacks_to, let_look_at_us
@@ -127,6 +128,7 @@ class Worker(celery_worker.Worker):
         assert supervisor.main is not None  # noqa: S101 - this is it
         assert supervisor.children is not None  # noqa: S101
         dump_stacks_to(supervisor.main.stack_file)
+        let_main_not_wait_for_results(self.app.conf)
         if self.hub:
             self.hub.reset()
         state: Any = self._persistence  # type: ignore[has-type] # set by Celery
@@ -151,15 +153,21 @@ class Worker(celery_worker.Worker):
         """What signals mean to main: the supervisor has heard them first."""
         super().install_platform_tweaks(worker)
         if self.has_supervisor:
-            stop = signal.getsignal(signal.SIGTERM)
-            handler = _StopOnSignal(self.pool, stop, self._seconds_to_stop)
-            for number in (signal.SIGTERM, signal.SIGQUIT):
-                signal.signal(number, handler)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            self._stop_softly = signal.getsignal(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, self._on_sigterm)
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
 
-    def _seconds_to_stop(self) -> float:
-        return float(self.app.conf.worker_soft_shutdown_timeout)
+    def _on_sigterm(self, number: int, frame: Any) -> None:
+        # It may come from the supervisor and, as systemd does it, to all processes: only
+        # the board says that it was meant twice.
+        hurry = self._supervised_by.board.row(MAIN)[Column.HURRY]
+        self.pool.stop_within(
+            0.0 if hurry else self.app.conf.worker_soft_shutdown_timeout
+        )
+        stop, self._stop_softly = self._stop_softly, signal.SIG_IGN
+        if callable(stop):
+            stop(number, frame)
 
     # Others.
 
@@ -183,22 +191,6 @@ class Worker(celery_worker.Worker):
         )
         service.run()
         return 0
-
-
-class _StopOnSignal:
-    """The first signal stops main in order, the next one and SIGQUIT at once."""
-
-    def __init__(self, pool: Any, stop: Any, seconds: Callable[[], float]) -> None:
-        self._pool = pool
-        self._stop = stop
-        self._seconds = seconds
-        self._asked = False
-
-    def __call__(self, number: int, frame: Any) -> None:
-        at_once = self._asked or number == signal.SIGQUIT
-        self._pool.stop_within(0.0 if at_once else self._seconds())
-        self._asked = True
-        self._stop(number, frame)
 
 
 def _module_of(thread: threading.Thread) -> str:

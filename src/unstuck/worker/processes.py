@@ -51,8 +51,9 @@ def _become(work: Callable[[], int | None], parent: int, mask: Iterable[int]) ->
         signal.set_wakeup_fd(-1)
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
-        # The terminal's Ctrl-C goes to all; who forked us says when to stop.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # What a terminal sends goes to all; who forked us says when to stop.
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         die_with(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         code = work() or 0

@@ -30,7 +30,7 @@ from unstuck.pool.job import Job
 from unstuck.pool.proc import rss_of
 from unstuck.worker import hooks, notes
 from unstuck.worker.outcomes import outcome_of, outcome_of_error, unwrapped
-from unstuck.worker.policy import limits_of, policy_of
+from unstuck.worker.policy import limits_of
 from unstuck.worker.queues import queue_of
 from unstuck.worker.settle import Handover, RunFacts
 
@@ -55,6 +55,8 @@ class Request(celery_request.Request):
         super().__init__(message, **options)
         self._consumer = self._app.consumer_in_charge
         self._consumer.waiting.add(self)
+        self._evidence = Evidence()
+        """What our pool sees of the run; with other pools, nothing."""
 
     # What the worker asks of a request.
 
@@ -79,6 +81,7 @@ class Request(celery_request.Request):
         self._watch_future()
         if isinstance(result, Job):
             result.may_start = self._may_start
+            self._evidence = result.evidence
         return result
 
     def _may_start(self) -> bool:
@@ -249,14 +252,10 @@ class Request(celery_request.Request):
         self._handover.settle(verdict, outcome, facts)
         self._consumer.reporter.ended(self._handover.delivery, outcome, verdict, facts)
 
-    @property
-    def _evidence(self) -> Evidence:
-        """What our pool has seen of the run; with other pools, nothing."""
-        job = self._apply_result and self._apply_result()
-        return job.evidence if isinstance(job, Job) else Evidence()
-
     def _with_evidence(self, outcome: Outcome) -> Outcome:
         seen = self._evidence
+        if not (seen.stack or seen.soft_stack or seen.cause or seen.waiting_for):
+            return outcome
         return replace(
             outcome,
             stack=outcome.stack or seen.stack,
@@ -314,7 +313,7 @@ class Request(celery_request.Request):
             delivery=notes.delivery_from(
                 self._request_dict, queue_of(self._message, self._consumer)
             ),
-            policy=policy_of(self.task),
+            policy=self._consumer.policy_of(self.task),
             ack=self._acknowledge,
             later=self._consumer.later,
             connection=self._consumer.connection_number,

@@ -195,23 +195,23 @@ class Supervisor:
         heard, self._heard = self._heard, Counter()
         if heard[signal.SIGHUP]:
             self.wants_restart = self._stop_before is None
-            self._stop(signal.SIGTERM)
+            self._stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             for _ in range(heard[number]):
-                hurry = self._stop_before is not None
-                self._stop(signal.SIGQUIT if hurry else signal.SIGTERM)
+                self._stop(at_once=self._stop_before is not None)
         if heard[signal.SIGQUIT]:
-            self._stop(signal.SIGQUIT)
+            self._stop(at_once=True)
         if heard[signal.SIGUSR1] and self.main and self.main.pid:
             processes.send(self.main.pid, signal.SIGUSR1)
 
-    def _stop(self, number: signal.Signals) -> None:
-        """Have main stop: in order, or (SIGQUIT) at once."""
+    def _stop(self, *, at_once: bool = False) -> None:
+        """Have the node stop, with the time that running tasks get or without."""
         self.notifier.stopping()
-        grace = 0.0 if number == signal.SIGQUIT else self.grace_seconds
+        grace = 0.0 if at_once else self.grace_seconds
         self._stop_before = time.monotonic() + grace + STOP_SECONDS
+        self.kept[0].row[Column.HURRY] = at_once
         if self.kept[0].pid:
-            processes.send(self.kept[0].pid, number)
+            processes.send(self.kept[0].pid, signal.SIGTERM)
 
     # Deaths.
 
@@ -238,6 +238,13 @@ class Supervisor:
     def _on_end(self, kept: Kept, exitcode: int) -> None:
         if self._stop_before is not None:
             kept.pid = None
+            if (
+                kept.name == "recorder"
+                and kept is not self.kept[0]
+                and not self._is_over
+            ):
+                # A SIGTERM to all processes has ended it, and main may still bury.
+                kept.start()
             return
         if kept is self.main and exitcode == 0:
             # It stopped by itself, as somebody told it by remote control.

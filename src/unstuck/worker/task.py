@@ -158,9 +158,12 @@ class Task(celery.Task):
         watch = self.app.watch
         if watch is None or self.request.is_eager:
             return nullcontext()
+        over = watch.over(self.request.id, self._limits_in_force)
+        return cast("AbstractContextManager[None]", over)
+
+    def _limits_in_force(self) -> Limits:
         hard, soft = self.request.timelimit or (None, None)
-        limits = limits_of(self, self.app, Limits(hard=hard, soft=soft))
-        return cast("AbstractContextManager[None]", watch.over(self.request.id, limits))
+        return limits_of(self, self.app, Limits(hard=hard, soft=soft))
 
     def _retry_if_the_policy_says_so(self, error: SoftTimeLimitExceeded) -> None:
         now = system_clock()

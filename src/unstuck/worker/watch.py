@@ -19,8 +19,7 @@ import signal
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +29,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.worker.state import requests
 
 from unstuck.core.limits import Limits
+from unstuck.pool import stack
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +90,17 @@ class Watch:
     def stop(self) -> None:
         """Nothing: what still runs at a shutdown keeps its limits, too."""
 
+    def stack_of(self, task_id: str) -> tuple[str, str] | None:
+        """Where a task of this process stands now; ``None`` if it does not run."""
+        for _, _, _, run in list(self._alarms):
+            if run.task_id == task_id and not run.over:
+                return _stack_of(run.thread_id), ""
+        return None
+
     @contextmanager
-    def over(self, task_id: str, limits: Limits) -> Iterator[None]:
+    def over(self, task_id: str, tell: Callable[[], Limits]) -> Iterator[None]:
         """Watch over the task that runs in this block of this thread."""
+        limits = tell()
         run = Run(task_id, threading.get_ident(), limits, time.monotonic())
         if limits.soft:
             self._set(run.started + limits.soft, self._at_soft_limit, run)
@@ -170,8 +178,8 @@ class Watch:
     def _at_hard_limit(self, run: Run) -> None:
         run.request = requests.get(run.task_id)
         if run.request is not None:
-            stack = _stack_of(run.thread_id)
-            run.request.on_hard_limit(run.limits.hard, stack=stack)
+            where = _stack_of(run.thread_id)
+            run.request.on_hard_limit(run.limits.hard, stack=where)
         self._raise(run, HardTimeLimitExceeded)
         self._set(time.monotonic() + GRACE_SECONDS, self._after_grace, run)
 
@@ -222,4 +230,4 @@ def _stack_of(thread_id: int) -> str:
     frame = sys._current_frames().get(thread_id)
     if frame is None:
         return ""
-    return "".join(traceback.format_stack(frame))
+    return stack.of_frame(frame)

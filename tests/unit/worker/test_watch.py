@@ -37,7 +37,7 @@ def in_a_thread(watch: Watch, limits: Limits) -> BaseException | None:
 
     def task() -> None:
         try:
-            with watch.over("id", limits):
+            with watch.over("id", lambda: limits):
                 loop()
         except BaseException as error:
             seen.append(error)
@@ -70,7 +70,7 @@ def test_a_limit_never_hits_the_next_task_of_the_thread(watch: Watch) -> None:
     hits = strays = 0
     for number in range(1000):
         try:
-            with watch.over("id", Limits(soft=0.001)):
+            with watch.over("id", lambda: Limits(soft=0.001)):
                 time.sleep((number % 5) * 0.0005)
         except SoftTimeLimitExceeded:
             hits += 1
@@ -92,7 +92,7 @@ def test_short_tasks_leave_nothing_behind(
     watch._room = 10
 
     for _ in range(1000):
-        with watch.over("id", Limits(soft=270, hard=300)):
+        with watch.over("id", lambda: Limits(soft=270, hard=300)):
             pass
 
     assert len(watch._alarms) <= 12

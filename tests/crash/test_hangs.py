@@ -1,0 +1,280 @@
+"""Every hang ends at its hard limit, and its letter says where and at what it hung.
+
+One worker, all hangs at once: each test looks at what one of them left behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+
+from tests.crash.traces import (
+    Row,
+    by_task,
+    marked,
+    pid_of,
+    send_all,
+    wait_for_burials,
+    worker,
+)
+from tests.node import Site
+from tests.processes import alive
+from tests.project.hangs import LIMIT, SOFT_LIMIT
+from tests.services import PostgreSQL
+from tests.sites import MakeSite
+from tests.waiting import eventually
+
+SLOTS = 6
+
+CPU = r"the CPU \(running\)"
+SLEEP = "sleep"
+
+WAITS = {
+    "sleep": SLEEP,
+    "regular_expression": CPU,
+    "key_derivation": CPU,
+    "hold_the_gil": SLEEP,
+    "swallow_exceptions": SLEEP,
+    "swallow_everything": CPU,
+    "receive": r"read on 127\.0\.0\.1:{port}",
+    "query": r"read on 127\.0\.0\.1:{postgres}",
+    "file_lock": "flock on {file}",
+    "lock_of_a_thread": r"a lock \(futex\)",
+    "wait_for_a_process": r"process {started} \(sleep 600\) to end",
+    "wait_for_a_session": r"process {started} \(sleep 600\) to end",
+    "wait_for_the_start_of_a_process": r"a new process to start \(uninterruptible.*\)",
+    "ignore_signals": SLEEP,
+    "block_signals": SLEEP,
+    "stop": r"stopped by a signal \(SIGSTOP\)",
+}
+"""What the letter of each task says that it waited for."""
+
+WITHOUT_STACK = {"wait_for_the_start_of_a_process", "block_signals"}
+"""Where no signal arrives, no process writes its stack; not even when it is killed."""
+
+INTERRUPTED = {"swallow_exceptions", "swallow_everything"}
+"""What has caught its soft limit and gone on."""
+
+STARTED_OTHERS = ("wait_for_a_process", "wait_for_a_session")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traces:
+    """What the hangs left behind."""
+
+    letters: dict[str, Row]
+    runs: dict[str, Row]
+    began: dict[str, Row]
+    """From the ledger."""
+
+    left_alive: dict[str, list[int]]
+    """The processes of each task that still were there when all was over."""
+
+    servers: dict[str, str]
+    served_afterwards: set[str]
+    """By which processes the next tasks were served."""
+
+
+@pytest.fixture(scope="module")
+def traces(module_site: MakeSite, postgres: PostgreSQL) -> Traces:
+    """One worker, all hangs at once, then as many tasks as there are slots."""
+    # A soft limit would end most of these tasks: here each has but what it says.
+    site = module_site(CELERY_TASK_SOFT_TIME_LIMIT=None)
+    with ExitStack() as held:
+        listener = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+        file = held.enter_context((site.directory / "locked").open("w"))
+        fcntl.flock(file, fcntl.LOCK_EX)
+        fifo = site.directory / "fifo"
+        os.mkfifo(fifo)
+        port = listener.getsockname()[1]
+        # The server drops the query with its client.
+        url = f"{postgres.dsn}?options=-cclient_connection_check_interval%3D1000"
+        arguments = {
+            "receive": [port],
+            "query": [url],
+            "file_lock": [file.name],
+            "wait_for_the_start_of_a_process": [str(fifo)],
+        }
+        calls = [(name, arguments.get(name, [])) for name in WAITS]
+        ids = dict(zip(WAITS, send_all(site, calls), strict=True))
+        with worker(site, "-c", str(SLOTS)) as node:
+            wait_for_burials(node, len(WAITS))
+            began = {name: site.events("run", id=ids[name])[0] for name in WAITS}
+            served = meet(site)
+            left_alive = {name: alive(pids_of(began[name])) for name in WAITS}
+            letters = by_task(site, "DeadLetter", ids.values())
+            runs = by_task(site, "TaskRun", ids.values())
+        servers = {"port": port, "postgres": postgres.port, "file": file.name}
+    wait_for_end_of_queries(postgres)
+    return Traces(
+        letters={name: letters[ids[name]] for name in WAITS},
+        runs={name: runs[ids[name]] for name in WAITS},
+        began=began,
+        left_alive=left_alive,
+        servers={name: re.escape(str(value)) for name, value in servers.items()},
+        served_afterwards=served,
+    )
+
+
+def meet(site: Site) -> set[str]:
+    """Have all slots serve a task at the same time; the processes that did."""
+    path = str(site.directory / "met")
+    ids = send_all(site, [("meet", [path, SLOTS])] * SLOTS)
+    with site.client() as app:
+        for task_id in ids:
+            site.result(app, task_id)
+    return {str(pid_of(site, task_id)) for task_id in ids}
+
+
+def pids_of(run: Row) -> list[int]:
+    """The process that ran a task and the one that it started."""
+    return [run[name] for name in ("pid", "started") if name in run]
+
+
+def wait_for_end_of_queries(postgres: PostgreSQL) -> None:
+    """Leave nobody asleep in a database that other tests share."""
+    asleep = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        eventually(lambda: not connection.execute(asleep).fetchall(), 10)
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_it_ends_at_its_hard_limit(traces: Traces, name: str) -> None:
+    """Not before, not much later, and there is nothing left of its process."""
+    letter = traces.letters[name]
+
+    assert letter["reason"] == "hard_limit"
+    assert letter["exception_type"] == "billiard.exceptions.TimeLimitExceeded"
+    assert LIMIT <= letter["runtime_seconds"] < LIMIT + 10
+    assert letter["pid"] == traces.began[name]["pid"]
+    assert traces.left_alive[name] == []
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_the_letter_says_what_it_waited_for(traces: Traces, name: str) -> None:
+    """As the kernel saw it, with the address, the file or the process."""
+    facts = {**traces.servers, **traces.began[name]}
+    expected = WAITS[name].format(**facts)
+
+    assert re.fullmatch(expected, traces.letters[name]["waiting_for"])
+
+
+@pytest.mark.parametrize("name", [n for n in WAITS if n not in WITHOUT_STACK])
+def test_the_letter_names_the_line(traces: Traces, name: str) -> None:
+    """The innermost one of the project's own, with its source."""
+    letter = traces.letters[name]
+
+    function, source = marked(letter["stack"])
+
+    assert function == name
+    assert source.endswith("# here")
+    assert f"{name} (project/hangs.py)" in letter["fingerprint"]
+
+
+@pytest.mark.parametrize("name", WITHOUT_STACK)
+def test_where_no_signal_arrives_there_is_no_stack(traces: Traces, name: str) -> None:
+    """It is killed all the same, and the kernel still tells what it waited for."""
+    letter = traces.letters[name]
+
+    assert letter["stack"] == ""
+    assert name in letter["fingerprint"]
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_the_run_carries_what_the_letter_carries(traces: Traces, name: str) -> None:
+    """Stacks, wait, and what the process had used."""
+    letter, run = traces.letters[name], traces.runs[name]
+    same = [
+        *("task_name", "queue", "reason", "cause", "exception_type"),
+        *("exception_message", "traceback", "stack", "soft_stack", "waiting_for"),
+        *("fingerprint", "node", "pid", "rss_bytes", "cpu_seconds"),
+        "child_age_seconds",
+    ]
+
+    assert {key: run[key] for key in same} == {key: letter[key] for key in same}
+    assert run["ending"] == "hard_limit"
+    assert run["verdict"] == "bury"
+    assert run["rss_bytes"] > 10 * 2**20
+    assert run["cpu_seconds"] >= 0
+    assert run["child_age_seconds"] >= LIMIT
+
+
+@pytest.mark.parametrize("name", ["swallow_exceptions", "ignore_signals"])
+def test_the_stack_at_the_soft_limit_is_kept(traces: Traces, name: str) -> None:
+    """Beside the one at the hard limit, whether or not the task heard of it."""
+    function, source = marked(traces.letters[name]["soft_stack"])
+
+    assert function == name
+    assert source.endswith("# here")
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_only_what_caught_its_soft_limit_has_swallowed_it(
+    traces: Traces, name: str
+) -> None:
+    """And went on until it was killed."""
+    swallowed = traces.runs[name]["swallowed_soft_limit"]
+
+    assert swallowed is (name in INTERRUPTED)
+
+
+def test_the_stack_has_all_threads(traces: Traces) -> None:
+    """Whoever holds the lock that the task waits for is among them."""
+    stack = traces.letters["lock_of_a_thread"]["stack"]
+    of_task, others = stack.split("Other threads:")
+
+    assert "lock.acquire()  # here" in of_task
+    assert "in hold_the_lock" in others
+    assert "time.sleep(LONG)" in others
+
+
+@pytest.mark.parametrize("name", STARTED_OTHERS)
+def test_what_a_killed_task_has_started_is_gone(traces: Traces, name: str) -> None:
+    """Also when it is in a process group and a session of its own."""
+    started = traces.began[name]["started"]
+
+    assert started not in traces.left_alive[name]
+
+
+def test_all_slots_serve_again(traces: Traces) -> None:
+    """As many tasks as before run at once, and none in a process that hung."""
+    hung = {str(run["pid"]) for run in traces.began.values()}
+
+    assert len(traces.served_afterwards) == SLOTS
+    assert not traces.served_afterwards & hung
+
+
+def test_a_soft_limit_is_recorded_by_what_became_of_it(redis_site: MakeSite) -> None:
+    """Caught and returned, caught and failed: swallowed. Not caught: not."""
+    site = redis_site()
+    names = ("return_at_soft_limit", "fail_at_soft_limit", "end_at_soft_limit")
+    ids = dict(zip(names, send_all(site, [(n, []) for n in names]), strict=True))
+
+    with worker(site, "-c", "3"):
+        found = by_task(site, "TaskRun", ids.values())
+        letter = site.letter(ids["end_at_soft_limit"])
+
+    runs = {name: found[task_id] for name, task_id in ids.items()}
+    endings = {
+        name: (run["ending"], run["swallowed_soft_limit"]) for name, run in runs.items()
+    }
+    assert endings == {
+        "return_at_soft_limit": ("succeeded", True),
+        "fail_at_soft_limit": ("failed", True),
+        "end_at_soft_limit": ("soft_limit", False),
+    }
+    for name, run in runs.items():
+        function, source = marked(run["soft_stack"])
+        assert function == name
+        assert source.endswith("# here")
+        assert SOFT_LIMIT <= run["runtime_seconds"] < SOFT_LIMIT + 10
+    assert letter["reason"] == "soft_limit"
+    assert letter["soft_stack"] == runs["end_at_soft_limit"]["soft_stack"]
+    assert "time.sleep(LONG)  # here" in letter["traceback"]

@@ -1,0 +1,87 @@
+"""Sites on each broker. A database is made once and copied."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.node import ROOT, Site
+
+MakeSite = Callable[..., Site]
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with all tables and no rows."""
+    directory = tmp_path_factory.mktemp("migrated")
+    site = Site(directory=directory, broker="memory://")
+    subprocess.run(
+        [sys.executable, "-m", "django", "migrate", "-v", "0"],
+        env=site.environment,
+        cwd=ROOT,
+        check=True,
+    )
+    return directory / "db.sqlite3"
+
+
+@pytest.fixture
+def redis_site(valkey: Any, tmp_path: Path, migrated_database: Path) -> MakeSite:
+    """Makes a site on an empty Valkey, results included."""
+
+    def make(**settings: Any) -> Site:
+        valkey.flush()
+        shutil.copy(migrated_database, tmp_path / "db.sqlite3")
+        return Site(
+            directory=tmp_path,
+            broker=valkey.url(0),
+            results=valkey.url(1),
+            settings=settings,
+        )
+
+    return make
+
+
+@pytest.fixture
+def amqp_site(
+    rabbitmq: Any, valkey: Any, tmp_path: Path, migrated_database: Path
+) -> MakeSite:
+    """Makes a site on a fresh virtual host of RabbitMQ, with results in Valkey."""
+
+    def make(**settings: Any) -> Site:
+        valkey.flush()
+        shutil.copy(migrated_database, tmp_path / "db.sqlite3")
+        return Site(
+            directory=tmp_path,
+            broker=rabbitmq.url(rabbitmq.vhost()),
+            results=valkey.url(1),
+            settings=settings,
+        )
+
+    return make
+
+
+@pytest.fixture
+def own_amqp_site(own_rabbitmq: Any, tmp_path: Path, migrated_database: Path) -> Site:
+    """A site on a RabbitMQ that the test may stop."""
+    shutil.copy(migrated_database, tmp_path / "db.sqlite3")
+    return Site(directory=tmp_path, broker=own_rabbitmq.url())
+
+
+@pytest.fixture
+def own_redis_site(own_valkey: Any, tmp_path: Path, migrated_database: Path) -> Site:
+    """A site on a Valkey that the test may stop."""
+    shutil.copy(migrated_database, tmp_path / "db.sqlite3")
+    return Site(directory=tmp_path, broker=own_valkey.url(0))
+
+
+@pytest.fixture(params=["redis", "amqp"])
+def make_site(request: pytest.FixtureRequest) -> MakeSite:
+    """Makes a site on each broker in turn."""
+    make: MakeSite = request.getfixturevalue(f"{request.param}_site")
+    return make

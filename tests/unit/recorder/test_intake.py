@@ -1,0 +1,187 @@
+"""Facts between the channel and the database: held, bounded, and counted."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+
+from tests.unit.recorder.seen import run
+from unstuck.models import TaskRun
+from unstuck.recorder import facts, intake
+from unstuck.recorder.intake import Intake
+from unstuck.worker.channel import FactChannel
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def channel() -> Iterator[FactChannel]:
+    """A channel that both ends of are in this process."""
+    channel = FactChannel()
+    yield channel
+    channel.close()
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The database cannot be reached until this is undone."""
+
+    def refuses(_: Any) -> None:
+        raise OperationalError("could not connect to server")
+
+    monkeypatch.setattr(facts, "store", refuses)
+    return monkeypatch
+
+
+def stored() -> list[str]:
+    """The ids of the tasks that have rows, as they came."""
+    return list(TaskRun.objects.order_by("pk").values_list("task_id", flat=True))
+
+
+def send(channel: FactChannel, *names: str) -> None:
+    """Send a run for each name."""
+    for name in names:
+        assert channel.send(run(name))
+
+
+def test_facts_are_stored_in_batches(
+    channel: FactChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says when there is more to store."""
+    monkeypatch.setattr(intake, "BATCH", 2)
+    own = Intake(channel)
+    send(channel, "1", "2", "3")
+
+    assert own.take() == 3
+    assert own.store()
+    assert stored() == ["1", "2"]
+    assert not own.store()
+    assert stored() == ["1", "2", "3"]
+    assert not own.store()
+
+
+def test_waiting_takes_what_comes(channel: FactChannel) -> None:
+    """The kernel's buffer is emptied also while nothing is stored."""
+    own = Intake(channel)
+    send(channel, "1")
+
+    began = time.monotonic()
+    own.wait(0.2)
+
+    assert 0.15 < time.monotonic() - began < 5
+    assert channel.receive() == []
+    own.store()
+    assert stored() == ["1"]
+
+
+def test_waiting_ends_with_a_batch(
+    channel: FactChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And takes what is there even where there is no time to wait."""
+    monkeypatch.setattr(intake, "BATCH", 2)
+    own = Intake(channel)
+    send(channel, "1", "2")
+    began = time.monotonic()
+
+    own.wait(60)
+    send(channel, "3")
+    own.wait(0)
+
+    assert time.monotonic() - began < 30
+    assert channel.receive() == []
+
+
+@pytest.mark.usefixtures("away")
+def test_what_cannot_be_stored_stays(
+    channel: FactChannel, away: pytest.MonkeyPatch
+) -> None:
+    """And is stored when the database is back."""
+    own = Intake(channel)
+    send(channel, "1")
+    own.take()
+
+    with pytest.raises(OperationalError):
+        own.store()
+    away.undo()
+    own.store()
+
+    assert stored() == ["1"]
+
+
+def test_the_oldest_of_too_many_are_dropped(
+    channel: FactChannel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What happened last says most; how many it were is logged."""
+    monkeypatch.setattr(intake, "MOST_HELD", 3)
+    own = Intake(channel)
+    send(channel, "1", "2")
+    own.take()
+    send(channel, "3", "4", "5")
+    own.take()
+
+    own.store()
+
+    assert stored() == ["3", "4", "5"]
+    assert "2 facts" in caplog.text
+
+
+def test_dropped_facts_are_told_once_a_minute(
+    channel: FactChannel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of the senders, too; a flood of facts is no flood of log lines."""
+    now = 0.0
+    own = Intake(channel, monotonic=lambda: now)
+
+    def lose(number: int) -> None:
+        channel._untold += number
+        send(channel, "next")
+        own.take()
+
+    lose(3)
+    lose(4)
+    now = 59.0
+    lose(5)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    now = 61.0
+    own.wait(0)
+    own.wait(0)
+
+    assert [record.getMessage()[:8] for record in caplog.records] == [
+        "3 facts ",
+        "9 facts ",
+    ]
+
+
+def test_at_the_end_everything_is_stored(
+    channel: FactChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In hand or still in the channel, however much it is."""
+    monkeypatch.setattr(intake, "BATCH", 2)
+    own = Intake(channel)
+    send(channel, "1", "2", "3")
+    own.take()
+    send(channel, "4", "5", "6")
+
+    own.finish()
+
+    assert stored() == ["1", "2", "3", "4", "5", "6"]
+
+
+@pytest.mark.usefixtures("away")
+def test_the_end_does_not_wait_for_a_database(
+    channel: FactChannel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is lost is logged."""
+    own = Intake(channel)
+    send(channel, "1", "2")
+
+    own.finish()
+
+    assert "2 facts are lost" in caplog.text

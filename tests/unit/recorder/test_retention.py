@@ -1,0 +1,139 @@
+"""Retention: rows go when they are older than the setting says."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db.models import Model
+
+from unstuck.core.clock import system_clock
+from unstuck.core.settings import RETENTION_DAYS
+from unstuck.models import AuditEntry, DeadLetter, Incident, TaskMinute, TaskRun
+from unstuck.recorder import retention
+from unstuck.recorder.retention import KINDS, Retention, prune_batch
+
+pytestmark = pytest.mark.django_db
+
+NOW = datetime(2026, 5, 31, 12, 0, tzinfo=UTC)
+ALL = sorted(KINDS)
+
+
+def kept(kind: str, age: timedelta, now: datetime = NOW) -> Model:
+    """A row of this kind and age."""
+    at = now - age
+    match kind:
+        case "letters":
+            return DeadLetter.objects.create(
+                letter_id=uuid.uuid4(), message=b"", reason="failed", buried_at=at
+            )
+        case "runs":
+            return TaskRun.objects.create(run_id=uuid.uuid4(), ended_at=at)
+        case "minutes":
+            return TaskMinute.objects.create(minute=at)
+        case "incidents":
+            return Incident.objects.create(incident_id=uuid.uuid4(), at=at)
+        case _:
+            entry = AuditEntry.objects.create(who="bob", what="replay")
+            AuditEntry.objects.update(at=at)
+            return entry
+
+
+def prune_all(now: datetime = NOW) -> int:
+    """Prune until nothing is left to prune."""
+    total = 0
+    while deleted := prune_batch(now):
+        total += deleted
+    return total
+
+
+def exists(row: Model) -> bool:
+    """Whether the row is still there."""
+    return type(row)._default_manager.filter(pk=row.pk).exists()
+
+
+def test_every_kind_of_the_setting_is_pruned() -> None:
+    """No more and no fewer."""
+    assert set(KINDS) == set(RETENTION_DAYS)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_rows_go_when_their_time_is_over(kind: str) -> None:
+    """A day more is too much, a day less is not."""
+    days = RETENTION_DAYS[kind]
+    old = kept(kind, timedelta(days=days + 1))
+    assert prune_all() == 1
+    assert not exists(old)
+
+    young = kept(kind, timedelta(days=days - 1))
+    assert prune_all() == 0
+    assert exists(young)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_the_project_says_how_long(settings: Any, kind: str) -> None:
+    """What it does not say keeps its default."""
+    settings.UNSTUCK = {"RETENTION_DAYS": {kind: 0.5}}
+    for each in ALL:
+        kept(each, timedelta(hours=13))
+
+    assert prune_all() == 1
+    assert not KINDS[kind][0]._default_manager.exists()
+
+
+def test_as_long_as_can_be_said_is_for_ever(settings: Any) -> None:
+    """It lies before the first day of any calendar."""
+    settings.UNSTUCK = {"RETENTION_DAYS": {"runs": 1_000_000}}
+    row = kept("runs", timedelta(days=700_000))
+
+    assert prune_all() == 0
+    assert exists(row)
+
+
+def test_rows_go_in_batches_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No DELETE takes a table for long."""
+    monkeypatch.setattr(retention, "BATCH", 2)
+    rows = [kept("runs", timedelta(days=days)) for days in (98, 99, 97, 100, 96, 1)]
+
+    assert prune_batch(NOW) == 2
+    assert [exists(row) for row in rows] == [True, False, True, False, True, True]
+    assert prune_batch(NOW) == 2
+    assert prune_batch(NOW) == 1
+    assert prune_batch(NOW) == 0
+    assert exists(rows[-1])
+
+
+def test_nothing_to_do_costs_a_query_for_each_kind(
+    django_assert_max_num_queries: Any,
+) -> None:
+    """By the index on the time."""
+    for kind in ALL:
+        kept(kind, timedelta(0))
+
+    with django_assert_max_num_queries(len(ALL)):
+        prune_batch(NOW)
+
+
+def test_it_prunes_a_minute_after_the_start_and_once_an_hour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A batch a turn, so that a recorder never stops doing its other work for long."""
+    monkeypatch.setattr(retention, "BATCH", 1)
+    now = 1000.0
+    chore = Retention(monotonic=lambda: now)
+
+    def prune_at(clock: float) -> tuple[bool, int]:
+        nonlocal now
+        now = clock
+        return chore.prune(), TaskRun.objects.count()
+
+    for days in (98, 99):
+        kept("runs", timedelta(days=days), system_clock())
+    first = [prune_at(clock) for clock in (1000.0, 1059.0, 1060.0, 1060.5, 1061.0)]
+    kept("runs", timedelta(days=98), system_clock())
+    second = [prune_at(clock) for clock in (1062.0, 4660.0, 4661.0, 4661.5)]
+
+    assert first == [(False, 2), (False, 2), (True, 1), (True, 0), (False, 0)]
+    assert second == [(False, 1), (False, 1), (True, 0), (False, 0)]
