@@ -6,9 +6,12 @@ that. ``manage.py unstuck settings`` prints what is in force and where it came f
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+POOL = "unstuck.pool:TaskPool" if sys.platform == "linux" else "prefork"
 
 PUBLISH_SECONDS = 10
 """How long one publish may take in all before it fails."""
@@ -43,7 +46,7 @@ PROFILE: tuple[Default, ...] = (
         "a killed process does not take its task along; bounded by MAX_STRIKES",
     ),
     Default("worker_prefetch_multiplier", 1, "no task waits behind a long one"),
-    Default("worker_pool", "unstuck.pool:TaskPool", "limits that leave a stack"),
+    Default("worker_pool", POOL, "limits that leave a stack; needs Linux"),
     Default("worker_max_tasks_per_child", 100, "a leak ends with its child"),
     Default("task_max_retries", 3, "no retry without end"),
     Default("task_default_retry_delay", 60, "seconds; a failing service gets a break"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -40,7 +39,7 @@ CAUSES: dict[tuple[str, Sequence[Any]], str] = {
     ("exit_in_order", (3,)): "exited with code 3",
     ("use_up_the_cpu", ()): r"killed by SIGXCPU after \d+ s of CPU time",
     ("wait_for_a_signal", ("SIGKILL",)): "killed by SIGKILL from outside",
-    ("wait_for_a_signal", ("SIGTERM",)): "killed by SIGTERM",
+    ("wait_for_a_signal", ("SIGHUP",)): "killed by SIGHUP",
 }
 
 CRASHES = {"segfault": "Segmentation fault", "abort": "Aborted"}
@@ -120,7 +119,6 @@ def test_it_says_what_the_process_had_used(losses: dict[str, Loss], call: str) -
 def test_cpu_seconds_are_those_of_the_whole_process(losses: dict[str, Loss]) -> None:
     """As the kernel has counted them when it was reaped."""
     assert losses["segfault()"].letter["cpu_seconds"] >= 0.5
-    assert losses["use_up_the_cpu()"].letter["cpu_seconds"] >= 1
 
 
 @pytest.mark.parametrize("name", CRASHES)
@@ -194,8 +192,8 @@ def test_a_shutdown_is_the_cause_of_what_it_cuts_off(redis_site: MakeSite) -> No
 def test_the_oom_killer_is_named(redis_site: MakeSite, small_group: Path) -> None:
     """A cgroup that is full: the letter says so, and how much the process had."""
     site = redis_site(**FIRST_LOSS_IS_THE_LAST)
-    with inside(small_group), worker(site, "-c", "1") as node, outside(small_group):
-        assert Path(f"/proc/{node.main_pid}/cgroup").read_text().count("unstuck-test")
+    enter = ("sh", "-c", f'echo $$ > {small_group}/cgroup.procs && exec "$@"', "sh")
+    with worker(site, "-c", "1", prefix=enter):
         task_id = send(site, "eat")
         letter = site.letter(task_id, 60)
         pid = pid_of(site, task_id)
@@ -211,28 +209,32 @@ def test_the_oom_killer_is_named(redis_site: MakeSite, small_group: Path) -> Non
 
 
 GROUP_BYTES = 512 * MIB
-V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+LIMITS = ("memory.max", "memory.limit_in_bytes")
+"""Of cgroups of version 2 and 1; neither has the other's."""
+
+SWAP = {"memory.swap.max": 0, "memory.memsw.limit_in_bytes": GROUP_BYTES}
 
 
 @pytest.fixture
 def small_group() -> Iterator[Path]:
     """A cgroup with little memory below our own; needs the right to make one."""
     group = own_group() / f"unstuck-test-{os.getpid()}"
-    limits = {"memory.limit_in_bytes": GROUP_BYTES, "memory.max": GROUP_BYTES}
     try:
         group.mkdir()
-        [limit] = [name for name in limits if (group / name).exists()]
-        (group / limit).write_text(str(GROUP_BYTES))
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError):
-            group.rmdir()
-        pytest.skip("no right to make a cgroup with a limit of memory")
-    for swap in ("memory.swap.max", "memory.memsw.limit_in_bytes"):
-        with contextlib.suppress(OSError):
-            (group / swap).write_text("0" if "max" in swap else str(GROUP_BYTES))
-    yield group
-    eventually(lambda: not (group / "cgroup.procs").read_text(), 20)
-    group.rmdir()
+    except OSError as error:
+        pytest.skip(f"no right to make a cgroup: {error}")
+    try:
+        limit = [group / name for name in LIMITS if (group / name).exists()]
+        if not limit:
+            pytest.skip("memory is not counted in cgroups below our own")
+        limit[0].write_text(str(GROUP_BYTES))
+        for name, size in SWAP.items():
+            if (group / name).exists():
+                (group / name).write_text(str(size))
+        yield group
+        eventually(lambda: not (group / "cgroup.procs").read_text(), 20)
+    finally:
+        group.rmdir()
 
 
 def own_group() -> Path:
@@ -240,29 +242,7 @@ def own_group() -> Path:
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
-            return V1 / path.lstrip("/")
-        if not controllers and (V2 / "cgroup.controllers").exists():
-            return V2 / path.lstrip("/")
+            return Path("/sys/fs/cgroup/memory") / path.lstrip("/")
+        if not controllers and Path("/sys/fs/cgroup/cgroup.controllers").exists():
+            return Path("/sys/fs/cgroup") / path.lstrip("/")
     pytest.skip("no cgroup counts our memory")
-
-
-@contextlib.contextmanager
-def inside(group: Path) -> Iterator[None]:
-    """Start processes in that cgroup; afterwards we are in our own again."""
-    (group / "cgroup.procs").write_text(str(os.getpid()))
-    try:
-        yield
-    finally:
-        leave(group)
-
-
-@contextlib.contextmanager
-def outside(group: Path) -> Iterator[None]:
-    """Leave the processes there to themselves."""
-    leave(group)
-    yield
-
-
-def leave(group: Path) -> None:
-    """Go back to the cgroup above."""
-    (group.parent / "cgroup.procs").write_text(str(os.getpid()))

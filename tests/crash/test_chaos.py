@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
 from tests.crash.chaos import (
     LOAD,
+    MODULE,
     NEVER_POISON,
     SOAK,
     Deaths,
@@ -21,6 +23,8 @@ from tests.crash.chaos import (
     judge,
     longest_lag,
     probing,
+    runs_in,
+    send,
     sized,
     wait_until_all_ended,
 )
@@ -80,3 +84,62 @@ def test_children_killed_at_random_instants(
     assert lag < 1 + 3 * probe.worst
     loud = [i for i, name in sender.sent.items() if name == "fail_loudly"]
     assert {letter["task_id"] for letter in site.letters()} == set(loud)
+
+
+class Restart(Protocol):
+    """A server that keeps its port and its data."""
+
+    def restart(self) -> None:
+        """Stop and start again."""
+
+
+@pytest.mark.timeout(3600 if SOAK else 240)
+@pytest.mark.parametrize("broker", ["redis", "amqp"])
+def test_a_broker_that_restarts_while_tasks_run(
+    request: pytest.FixtureRequest, broker: str, record_property: Record
+) -> None:
+    """The node goes on: no process of it ends, what runs is not run again."""
+    server: Restart = request.getfixturevalue(
+        {"redis": "own_valkey", "amqp": "own_rabbitmq"}[broker]
+    )
+    site: Site = request.getfixturevalue(f"own_{broker}_site")
+    rounds, waits = sized(1, 10), []
+    with site.node("-c", "2", *LOAD) as node:
+        processes = [node.main, *node.children_pids, *node.companions_pids]
+        for number in range(rounds):
+            marker = site.directory / f"go-{number}"
+            running = [send(site, "hold", str(marker)) for _ in range(2)]
+            begun = 2 * (number + 1)
+            eventually(lambda begun=begun: len(holds(site)) >= begun, 20)
+            server.restart()
+            up = time.monotonic()
+            after = eventually(lambda: try_to_send(site), 30)
+            marker.touch()
+            eventually(lambda after=after: site.events("end", id=after), 60)
+            waits.append(time.monotonic() - up)
+            wait_until_all_ended(site, dict.fromkeys(running, "hold"), 30)
+        assert not set(processes) - set(
+            [node.main, *node.children_pids, *node.companions_pids]
+        )
+        time.sleep(2)  # Whatever would run again does so by now.
+
+    judgement = judge(site, dict.fromkeys(run.task_id for run in runs_in(site)), {})
+    record_property("restarts", rounds)
+    record_property("consumes again after, at most (s)", round(max(waits), 1))
+    for name, value in judgement.numbers.items():
+        record_property(name, value)
+    judgement.check()
+    assert judgement.again == 0
+    assert max(waits) < 15
+
+
+def holds(site: Site) -> list[dict[str, Any]]:
+    """The tasks that hold a process."""
+    return site.events("start", task=f"{MODULE}.hold")
+
+
+def try_to_send(site: Site) -> str | None:
+    """Send a task, or nothing while the broker is not there."""
+    with contextlib.suppress(OSError):
+        return send(site, "work")
+    return None

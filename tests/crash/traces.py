@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,9 +19,11 @@ MARKED = re.compile(
 Row = dict[str, Any]
 
 
-def worker(site: Site, *options: str) -> AbstractContextManager[Node]:
+def worker(
+    site: Site, *options: str, prefix: Sequence[str] = ()
+) -> AbstractContextManager[Node]:
     """A worker that has these tasks; SIGKILLed at the end of the block."""
-    return site.node("-I", MODULE, *options)
+    return site.node("-I", MODULE, *options, prefix=prefix)
 
 
 def send(site: Site, name: str, *args: Any, **options: Any) -> str:

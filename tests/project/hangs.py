@@ -36,6 +36,7 @@ hooks.HOOK_SECONDS = float(os.environ.get(HOOK_SECONDS, hooks.HOOK_SECONDS))
 
 LIMIT = 2
 SOFT_LIMIT = 1
+RACED_LIMIT = 0.01
 LONG = 600
 EVER_SO_OFTEN = 10**9
 MIB = 2**20
@@ -82,7 +83,14 @@ def key_derivation(self: Any) -> None:
 @shared_task(**hanging)
 def hold_the_gil(self: Any) -> None:
     _run(self)
-    ctypes.PyDLL(None).sleep(LONG)  # here
+    _hold_the_gil()
+
+
+def _hold_the_gil() -> None:
+    """In a deadlock of C, which no signal ends; PyDLL keeps the GIL meanwhile."""
+    python, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
+    python.pthread_mutex_lock(mutex)
+    python.pthread_mutex_lock(mutex)  # here
 
 
 @shared_task(**hanging, soft_time_limit=SOFT_LIMIT)
@@ -252,7 +260,7 @@ def let_the_signal_in(self: Any) -> None:
     ledger.write("end", id=self.request.id, was_pending=pending)
 
 
-@shared_task(bind=True)
+@shared_task(bind=True, soft_time_limit=RACED_LIMIT)
 def race(self: Any, seconds: float) -> None:
     """Come to an end about when the soft limit fires."""
     began = time.monotonic()
@@ -343,9 +351,17 @@ def grow(self: Any, mib: int) -> None:
 @shared_task(bind=True)
 def grow_and_wait(self: Any, mib: int, seconds: float) -> None:
     _run(self)
-    memory = b"x" * mib * MIB
+    memory = b"x" * mib * MIB  # here
     time.sleep(seconds)  # here
     ledger.write("end", id=self.request.id, size=len(memory))
+
+
+@shared_task(bind=True)
+def wait_for_a_birth(self: Any, births: int) -> None:
+    """Come to an end once so many children were born."""
+    _run(self)
+    while ledger.count("born") < births:
+        time.sleep(0.02)
 
 
 @shared_task(bind=True)
@@ -384,7 +400,7 @@ def _note(task: Any, hook: str, error: Any, args: Any, **facts: Any) -> None:
         args=list(task_args),
         kwargs=task_kwargs,
         request=task.request.id,
-        traceback="".join(str(info.traceback) for info in einfo),
+        traceback="".join(str(info.traceback) for info in einfo if info),
         **facts,
     )
 
@@ -445,7 +461,7 @@ class Hanging(Hooked):
 
     def on_failure(self, exc: Any, task_id: str, *_: Any) -> None:
         ledger.write("hanging", id=task_id)
-        ctypes.PyDLL(None).sleep(60)
+        _hold_the_gil()
         ledger.write("awake", id=task_id)
 
 

@@ -28,8 +28,8 @@ WORTH_NOTING_SECONDS = 0.3
 
 
 @contextmanager
-def _run(task: Any) -> Iterator[None]:
-    _note("start", task)
+def _run(task: Any, **facts: Any) -> Iterator[None]:
+    _note("start", task, **facts)
     try:
         yield
     finally:
@@ -56,9 +56,9 @@ def work(self: Any, seconds: float = 0.0, payload: str = "") -> int:
 @shared_task(bind=True, time_limit=600, soft_time_limit=500)
 def hold(self: Any, marker: str) -> None:
     """Runs until the file is there."""
-    with _run(self):
+    with _run(self, marker=marker):
         while not os.path.exists(marker):
-            _note("beat", self)
+            _note("alive", self)
             time.sleep(0.02)
 
 
@@ -163,6 +163,11 @@ def fail_with_forking_hook(self: Any) -> None:
 def tick(self: Any) -> None:
     """What beat sends."""
     _note("tick", self)
+
+
+@signals.beat_embedded_init.connect
+def _say_who_is_beat(**_: Any) -> None:
+    ledger.write("beat")
 
 
 # What main says of itself.

@@ -30,7 +30,7 @@ from unstuck.pool.child import SOFT_SIGNAL
 from unstuck.pool.death import Death, cause_of, memory_limit
 from unstuck.pool.job import Job
 from unstuck.pool.member import Member, State
-from unstuck.pool.nursery import Born, Died, Nursery
+from unstuck.pool.nursery import Born, Died, Nursery, Unborn
 from unstuck.pool.pace import Pace
 from unstuck.pool.terms import Terms
 from unstuck.pool.wire import Kind, Packet
@@ -72,6 +72,7 @@ class Crew:
         self._failed_births = 0
         self._no_birth_before = 0.0
         self._next_census = 0.0
+        self._tasks_are_over = False
         self._selector = selectors.DefaultSelector()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector.register(self._bell, selectors.EVENT_READ, self._on_bell)
@@ -112,9 +113,13 @@ class Crew:
     def submit(self, job: Job) -> None:
         """Have a job run as soon as a child is free."""
         (self._extras if job.extra else self._waiting).append(job)
-        self.dispatch()
         if job.extra:
-            self._count_anew()
+            self._next_census = 0.0
+        if self.terms.threaded:
+            os.eventfd_write(self._bell, 1)
+            return
+        self.dispatch()
+        self.replenish()
 
     def dispatch(self) -> None:
         """Give waiting jobs to free children."""
@@ -187,7 +192,10 @@ class Crew:
 
     def _put_back(self, jobs: Iterable[Job]) -> None:
         for job in reversed(list(jobs)):
-            (self._extras if job.extra else self._waiting).appendleft(job)
+            if job.extra:
+                self._extras.appendleft(job)
+            elif not self._tasks_are_over:
+                self._waiting.appendleft(job)
 
     def drop_waiting(self) -> None:
         """Forget what no child has begun with: the broker has it."""
@@ -206,6 +214,8 @@ class Crew:
     # What children say.
 
     def _hear(self, member: Member) -> None:
+        if self.members.get(member.number) is not member:
+            return  # Its death was told in the same turn.
         try:
             while packet := wire.receive(member.end, wait=False):
                 self._on_packet(member, packet)
@@ -283,7 +293,8 @@ class Crew:
         most = self.terms.tasks_per_child
         soon = most - max(1, most // 10) if most else None
         return sum(
-            m.state in (State.STARTING, State.SERVING) and not (soon and m.given > soon)
+            m.state in (State.STARTING, State.SERVING)
+            and not (soon is not None and m.given > soon)
             for m in self.members.values()
         )
 
@@ -292,10 +303,14 @@ class Crew:
 
     def _hear_nursery(self) -> None:
         for event in self._nursery.hear():
-            if isinstance(event, Born):
-                self._on_born(event)
-            else:
-                self._on_died(event)
+            match event:
+                case Born():
+                    self._on_born(event)
+                case Died():
+                    self._on_died(event)
+                case Unborn():
+                    self._births -= 1
+                    self._postpone_births(event.why)
 
     def _on_born(self, born: Born) -> None:
         member = Member(born, self._nursery.board.row(born.row))
@@ -333,15 +348,14 @@ class Crew:
     def _note_birth_that_failed(self, member: Member, death: Death) -> None:
         if member.state is not State.STARTING or self.terms.closed:
             return
+        cause = cause_of(death, ended_by_us=member.ended_by)
+        self._postpone_births(f"child {member.pid} was not ready yet: {cause}")
+
+    def _postpone_births(self, why: str) -> None:
         wait = doubled(FIRST_WAIT, self._failed_births, LONGEST_WAIT).total_seconds()
         self._failed_births += 1
         self._no_birth_before = time.monotonic() + wait
-        logger.error(
-            "Child %s %s before it was ready; the next one is forked in %s s",
-            member.pid,
-            cause_of(death, ended_by_us=member.ended_by),
-            wait,
-        )
+        logger.error("A child could not start; next try in %s s: %s", wait, why)
 
     def _on_lost(self, member: Member, job: Job, death: Death) -> None:
         evidence = job.evidence
@@ -420,6 +434,15 @@ class Crew:
         """Take back what waits behind a job that takes longer than expected."""
         with self.lock:
             self._put_back(member.take_back())
+
+    def end_tasks(self, why: str) -> None:
+        """End what runs, and forget what waits; hooks go on."""
+        with self.lock:
+            self._tasks_are_over = True
+            self._waiting.clear()
+            for member in self.members.values():
+                if member.current and not member.current.extra:
+                    member.kill(why)
 
     def kill_all(self, why: str) -> None:
         """End all children at once."""

@@ -9,8 +9,10 @@ from typing import Any
 
 from unstuck.pool.board import Board
 from unstuck.pool.death import Death
+from unstuck.pool.wire import INT, carried, carrying
 
 LONGEST_MESSAGE = 4096
+SPACE_FOR_FILES = socket.CMSG_SPACE(8 * INT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,13 @@ class Died:
     death: Death
 
 
+@dataclass(frozen=True, slots=True)
+class Unborn:
+    """A child could not be forked."""
+
+    why: str
+
+
 class Nursery:
     """Asks for children, and hears what becomes of them."""
 
@@ -58,9 +67,9 @@ class Nursery:
         if self._owed and say(self.line, {"fork": self._owed}):
             self._owed = 0
 
-    def hear(self) -> list[Born | Died]:
+    def hear(self) -> list[Born | Died | Unborn]:
         """What has happened since."""
-        heard = []
+        heard: list[Born | Died | Unborn] = []
         while (message := listen(self.line)) is not None:
             wire, files = message
             heard.append(_event(wire, files))
@@ -73,10 +82,7 @@ def say(
     """Send a message along the line; ``False`` if it does not fit now."""
     data = json.dumps(message).encode()
     try:
-        if files:
-            socket.send_fds(line, [data], list(files))
-        else:
-            line.send(data)
+        line.sendmsg([data], carrying(files) if files else [])
     except BlockingIOError:
         return False
     return True
@@ -87,19 +93,22 @@ def listen(line: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 
     Raises ``EOFError`` when the other side is gone.
     """
-    flags = socket.MSG_CMSG_CLOEXEC
     try:
-        data, files, _, _ = socket.recv_fds(line, LONGEST_MESSAGE, 8, flags)
+        data, ancillary, _, _ = line.recvmsg(
+            LONGEST_MESSAGE, SPACE_FOR_FILES, socket.MSG_CMSG_CLOEXEC
+        )
     except BlockingIOError:
         return None
     except ConnectionError as error:
         raise EOFError from error
     if not data:
         raise EOFError
-    return json.loads(data), files
+    return json.loads(data), carried(ancillary)
 
 
-def _event(wire: dict[str, Any], files: list[int]) -> Born | Died:
+def _event(wire: dict[str, Any], files: list[int]) -> Born | Died | Unborn:
+    if "unborn" in wire:
+        return Unborn(wire["unborn"])
     if "born" in wire:
         end, other_end, handle, stack_file = files
         return Born(

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import pickle
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +53,8 @@ class TaskPool(prefork.TaskPool):
         self._nursery: Nursery | None = None
         self._numbers = itertools.count(1)
         self._stop_before: float | None = None
+        self._stopping = False
+        self._thread: threading.Thread | None = None
 
     def belong_to(self, nursery: Nursery) -> None:
         """Get the children from this supervisor."""
@@ -76,11 +79,15 @@ class TaskPool(prefork.TaskPool):
                 spares=conf.current().spares,
                 tasks_per_child=self.options.get("maxtasksperchild"),
                 memory_bytes=memory * KIB if memory else None,
+                threaded=bool(self.options.get("threads")),
             ),
         )
         self.watch = Watch(self.crew)
         self.watch.start()
         self.crew.replenish()
+        if self.crew.terms.threaded:
+            self._thread = threading.Thread(target=self._turn_for_ever, daemon=True)
+            self._thread.start()
 
     def did_start_ok(self) -> bool:
         """Children that cannot start are reported, and forked again."""
@@ -90,6 +97,11 @@ class TaskPool(prefork.TaskPool):
         """Have the event loop call us; after each reconnect anew."""
         loop.add_reader(self.crew.fileno(), self._turn)
         loop.call_repeatedly(BEAT_SECONDS, self._turn)
+
+    def _turn_for_ever(self) -> None:
+        """What the event loop does, for brokers that Celery has none for."""
+        while not self._stopping:
+            self.crew.turn(TURN_SECONDS)
 
     def _turn(self, seconds: float = 0.0) -> None:
         self.beat()
@@ -204,15 +216,28 @@ class TaskPool(prefork.TaskPool):
         """Wait for what runs, give back the rest, end the children."""
         if self._stop_before is None:
             self.stop_within(self.app.conf.worker_soft_shutdown_timeout)
+        self._take_over_from_thread()
         while not self.crew.is_at_rest and not self._is_time_over():
             self._turn_at_the_end()
         if not self.crew.is_at_rest:
             self.on_hurry()
-            self.crew.kill_all("shutdown")
+            self.crew.end_tasks("shutdown")
+            self._let_hooks_finish()
         self._end_children()
+
+    def _take_over_from_thread(self) -> None:
+        self._stopping = True
+        if self._thread:
+            self._thread.join()
+
+    def _let_hooks_finish(self) -> None:
+        deadline = time.monotonic() + EXIT_SECONDS
+        while not self.crew.is_at_rest and time.monotonic() < deadline:
+            self._turn_at_the_end()
 
     def on_terminate(self) -> None:
         """End the children at once; what they ran stays with the broker."""
+        self._take_over_from_thread()
         self.crew.kill_all("shutdown")
         self._end_children()
 

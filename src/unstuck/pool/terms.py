@@ -19,5 +19,8 @@ class Terms:
     memory_bytes: int | None = None
     """A child that has grown beyond it is replaced; at twice as much it is killed."""
 
+    threaded: bool = False
+    """Whether a thread of the pool's own does what the event loop does elsewhere."""
+
     closed: bool = False
     """No more children: the node is about to stop."""

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -21,7 +22,8 @@ HEADER = struct.Struct("!BBIIQ")
 INLINE = 32 * 1024
 """A larger payload travels as a file in memory, so that no packet is ever too long."""
 
-SPACE_FOR_FD = socket.CMSG_SPACE(struct.calcsize("i"))
+INT = struct.calcsize("i")
+SPACE_FOR_FD = socket.CMSG_SPACE(INT)
 
 
 class Kind(IntEnum):
@@ -93,7 +95,7 @@ def receive(end: socket.socket, *, wait: bool = True) -> Packet | None:
         raise GoneError from error
     if not data:
         raise GoneError
-    return _checked(data, _file_in(ancillary))
+    return _checked(data, next(iter(carried(ancillary)), None))
 
 
 def _send_with_file(
@@ -103,17 +105,24 @@ def _send_with_file(
     try:
         with open(file, "wb", closefd=False) as stream:
             stream.write(payload)
-        socket.send_fds(end, [head], [file], flags)
+        end.sendmsg([head], carrying([file]), flags)
     finally:
         os.close(file)
 
 
-def _file_in(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+def carrying(files: Sequence[int]) -> list[tuple[int, int, bytes]]:
+    """Descriptors to send along; Python's own ``send_fds`` forgets the flags."""
+    data = struct.pack(f"{len(files)}i", *files)
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, data)]
+
+
+def carried(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came along."""
+    files: list[int] = []
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            (file,) = struct.unpack("i", data[: struct.calcsize("i")])
-            return int(file)
-    return None
+            files += struct.unpack(f"{len(data) // INT}i", data)
+    return files
 
 
 def _checked(data: bytes, file: int | None) -> Packet:

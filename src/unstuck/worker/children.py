@@ -80,7 +80,7 @@ class Children:
         try:
             while self._line and (message := nursery.listen(self._line)):
                 for _ in range(message[0]["fork"]):
-                    self._fork()
+                    self._try_to_fork()
         except EOFError:
             self._close_line()
 
@@ -114,10 +114,19 @@ class Children:
         """In a forked process: close what is the supervisor's alone."""
         self._close_line()
 
-    def _fork(self) -> None:
+    def _try_to_fork(self) -> None:
         taken = {alive.row for alive in self._alive.values()}
         rows = range(FIRST_CHILD, FIRST_CHILD + CHILDREN)
-        number = next(row for row in rows if row not in taken)
+        number = next((row for row in rows if row not in taken), None)
+        if number is None:
+            self._say({"unborn": f"there are {CHILDREN} children already"})
+            return
+        try:
+            self._fork(number)
+        except OSError as error:
+            self._say({"unborn": f"fork: {error}"})
+
+    def _fork(self, number: int) -> None:
         self._board.row(number).clear()
         mains, childs = wire.pair()
         stack_file = os.memfd_create("unstuck-stack", os.MFD_CLOEXEC)

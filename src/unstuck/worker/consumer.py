@@ -82,6 +82,12 @@ class Consumer(celery_consumer.Consumer):
 
     # The connection.
 
+    def perform_pending_operations(self) -> None:
+        """Celery's hook in its loop for brokers that have no event loop."""
+        if beat := getattr(self.pool, "beat", None):
+            beat()
+        super().perform_pending_operations()
+
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long the broker is away; main is well meanwhile."""
         beat = getattr(self.pool, "beat", None)
@@ -271,7 +277,10 @@ class Consumer(celery_consumer.Consumer):
                 request.hand_back()
 
     def give_back_running(self) -> None:
-        """Give back what runs; the pool is about to end it."""
+        """Give back what runs, and what still waits; the pool is about to end it."""
+        for request in list(self.waiting):
+            if request.take_back():
+                request.hand_back()
         for request in list(active_requests):
             request.hand_back()
 

@@ -46,6 +46,7 @@ letters = st.builds(
     exception_message=st.text(),
     traceback=st.text(),
     stack=st.text(),
+    soft_stack=st.text(),
     waiting_for=st.text(),
     attempts=st.integers(),
     deliveries=st.integers(),
@@ -53,6 +54,8 @@ letters = st.builds(
     pid=st.none() | st.integers(),
     runtime_seconds=st.none() | st.floats(allow_nan=False),
     rss_bytes=st.none() | st.integers(),
+    cpu_seconds=st.none() | st.floats(allow_nan=False),
+    child_age_seconds=st.none() | st.floats(allow_nan=False),
     id=st.uuids().map(str),
 )
 
