@@ -60,8 +60,8 @@ WAITS = {
 WITHOUT_STACK = {"wait_for_the_start_of_a_process", "block_signals"}
 """Where no signal arrives, no process writes its stack; not even when it is killed."""
 
-HELPERS = {"hold_the_gil": "_hold_the_gil"}
-"""What hangs in a function that the task calls."""
+HELPERS = {"hold_the_gil": "_hold_the_gil", "swallow_everything": "<genexpr>"}
+"""What may hang in a function that the task calls."""
 
 INTERRUPTED = {"swallow_exceptions", "swallow_everything"}
 """What has caught its soft limit and gone on."""
@@ -177,7 +177,7 @@ def test_the_letter_names_the_line(traces: Traces, name: str) -> None:
 
     function, source = marked(letter["stack"])
 
-    assert function == HELPERS.get(name, name)
+    assert function in (name, HELPERS.get(name))
     assert source.endswith("# here")
     assert f"{function} (project/hangs.py)" in letter["fingerprint"]
     assert f"in {name}" in letter["stack"]

@@ -108,8 +108,7 @@ def swallow_everything(self: Any) -> None:
     _run(self)
     while True:
         try:
-            while True:
-                pass  # here
+            sum(1 for _ in iter(int, 1))  # here
         except BaseException:
             ledger.write("swallowed", id=self.request.id)
 

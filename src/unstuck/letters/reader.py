@@ -44,7 +44,7 @@ class LetterReader(ABC):
         self._connection = connection
 
     def __enter__(self) -> Self:
-        self._connection.ensure_connection(max_retries=1)
+        self._connection.ensure_connection(max_retries=1, interval_start=0)
         self._open(self._connection.default_channel)
         return self
 

@@ -286,7 +286,7 @@ class Consumer(celery_consumer.Consumer):
 
     def shutdown(self) -> None:
         """Celery's last call, when the pool has stopped."""
-        self.reporter.flush(everything=True)
+        self.reporter.flush()
         super().shutdown()
 
     def cancel_active_requests(self) -> None:

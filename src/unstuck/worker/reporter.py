@@ -12,7 +12,7 @@ from unstuck.core.verdict import Ack, Bury, Requeue, Retry, Verdict
 from unstuck.worker.channel import FactChannel
 from unstuck.worker.settle import RunFacts
 
-FLUSH_SECONDS = 2
+FLUSH_SECONDS = 5
 
 COULD_SWALLOW = (
     Ending.SUCCEEDED,
@@ -57,9 +57,9 @@ class Reporter:
         if self._channel is not None:
             self._channel.send(Incident(node=self._node, at=system_clock(), **facts))
 
-    def flush(self, everything: bool = False) -> None:
-        """Send what was counted."""
-        for minute in self._minutes.flush(system_clock(), everything):
+    def flush(self) -> None:
+        """Send what was counted since the last time."""
+        for minute in self._minutes.flush(system_clock(), everything=True):
             if self._channel is not None:
                 self._channel.send(minute)
 

@@ -40,13 +40,16 @@ DETAILS = (
     "kwargs",
     "traceback",
     "stack",
+    "soft_stack",
     "waiting_for",
     "pid",
     "runtime_seconds",
     "rss_bytes",
+    "cpu_seconds",
+    "child_age_seconds",
     "archived_at",
 )
-TEXTS = ("exception_message", "traceback", "stack", "waiting_for")
+TEXTS = ("exception_message", "traceback", "stack", "soft_stack", "waiting_for")
 """What is shown below the rest, because it has several lines."""
 
 
