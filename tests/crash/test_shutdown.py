@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 
-from tests.crash.chaos import LOAD, SOAK, Sender, judge, runs_in, sized
-from tests.node import Site
+from tests.crash.chaos import (
+    LOAD,
+    SOAK,
+    Sender,
+    judge,
+    runs_in,
+    sized,
+    wait_until_all_ended,
+)
+from tests.node import Node, Site
 from tests.sites import MakeSite
 from tests.waiting import eventually
 
@@ -35,26 +43,22 @@ def test_sigterm_under_load(redis_site: MakeSite, record_property: Record) -> No
             with site.node("-c", "2", *LOAD) as node:
                 late.append(sender.send("work", 0.0, countdown=3600))
                 eventually(lambda: late[-1] in node.log(), 20)
-                running = sender.send("work", 1.0)
+                sender.send("work", 1.0)
+                count = len(site.events("start"))
                 for _ in range(100):
                     sender.send("work", dice.choice([0.0, 0.0, 0.0, 0.3]))
-                eventually(lambda: site.events("start", id=running), 30)
+                eventually(lambda: len(site.events("start")) > count, 30)  # noqa: B023
                 time.sleep(dice.random())
-                before = time.monotonic()
-                node.send(signal.SIGTERM)
-                assert node.wait(grace + STOP_SECONDS + 5) == 0
-                seconds.append(time.monotonic() - before)
+                seconds.append(end(node, grace))
             assert unfinished(site) == []
-        waiting = site.queue_lengths("celery")["celery"]
         ended = {run.task_id for run in runs_in(site)}
         # What has not run, the ETA tasks with it, is on the broker again.
-        assert waiting == len(sender.sent) - len(ended)
+        assert site.queue_lengths("celery") == {"celery": len(sender.sent) - len(ended)}
         assert not ended & set(late)
+        rest = set(sender.sent) - set(late)
         with site.node("-c", "2", *LOAD) as node:
-            rest = set(sender.sent) - set(late)
-            eventually(lambda: not rest - {r.task_id for r in runs_in(site)}, 60)
-            node.send(signal.SIGTERM)
-            assert node.wait(grace + STOP_SECONDS + 5) == 0
+            wait_until_all_ended(site, dict.fromkeys(rest), 60)
+            end(node, grace)
 
     judgement = judge(site, dict.fromkeys(rest), {})
     record_property("SIGTERMs", rounds)
@@ -69,6 +73,14 @@ def test_sigterm_under_load(redis_site: MakeSite, record_property: Record) -> No
     assert site.queue_lengths("celery")["celery"] == len(late)
 
 
+def end(node: Node, grace: float) -> float:
+    """SIGTERM; the seconds that the end took."""
+    before = time.monotonic()
+    node.send(signal.SIGTERM)
+    assert node.wait(grace + STOP_SECONDS + 5) == 0
+    return time.monotonic() - before
+
+
 def unfinished(site: Site) -> list[str]:
     """The ids that have begun and not ended."""
     return [run.task_id for run in runs_in(site) if not run.end]
@@ -81,11 +93,15 @@ HURRIES: Mapping[str, tuple[signal.Signals, ...]] = {
 }
 
 
-@pytest.mark.parametrize("signals", HURRIES.values(), ids=HURRIES.keys())
+@pytest.mark.parametrize(
+    ("broker", "how"),
+    [*(("redis", how) for how in HURRIES), ("amqp", "two SIGTERMs")],
+)
 def test_in_a_hurry(
-    make_site: MakeSite, signals: tuple[signal.Signals, ...], record_property: Record
+    request: pytest.FixtureRequest, broker: str, how: str, record_property: Record
 ) -> None:
     """Now: what runs is handed back without a strike, nothing is lost."""
+    make_site: MakeSite = request.getfixturevalue(f"{broker}_site")
     site = make_site(UNSTUCK={"MAX_STRIKES": 1})
     marker = str(site.directory / "go")
     sent: dict[str, Any] = {}
@@ -98,7 +114,7 @@ def test_in_a_hurry(
             for _ in range(5):
                 sender.send("work")
             before = time.monotonic()
-            for number in signals:
+            for number in HURRIES[how]:
                 node.send(number)
                 time.sleep(0.3)
             node.wait(STOP_SECONDS + 10)
@@ -107,8 +123,7 @@ def test_in_a_hurry(
         (site.directory / "go").touch()
         with site.node("-c", "2", *LOAD):
             sent = {i: name for i, name in sender.sent.items() if i != late}
-            ended = lambda: {r.task_id for r in runs_in(site) if r.end}  # noqa: E731
-            eventually(lambda: not set(sent) - ended(), 40)
+            wait_until_all_ended(site, sent, 40)
 
     record_property("ended after (s)", round(seconds, 1))
     judgement = judge(site, sent, dict.fromkeys(pids_of(site, running), 0.0))

@@ -198,6 +198,7 @@ def block_signals(self: Any) -> None:
 def stop(self: Any) -> None:
     _run(self)
     os.kill(os.getpid(), signal.SIGSTOP)  # here
+    time.sleep(LONG)  # here
 
 
 # Together.

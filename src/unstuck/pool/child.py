@@ -10,6 +10,7 @@ import ctypes
 import faulthandler
 import os
 import pickle
+import select
 import signal
 import socket
 import threading
@@ -98,13 +99,20 @@ class Child:
 
     def _serve(self) -> None:
         ident = pickle.dumps(threading.main_thread().ident)
-        wire.send(self._end, Packet(Kind.READY, 0, ident))
+        self._say(Packet(Kind.READY, 0, ident))
         while True:
             packet = wire.receive(self._end)
-            if packet is None or packet.kind is Kind.EXIT:
+            if packet is None:
+                # Main made the line non-blocking for an instant: see wire.blocking.
+                select.select([self._end], [], [])
+                continue
+            if packet.kind is Kind.EXIT:
                 return
-            done = Packet(Kind.DONE, packet.number, self._run(packet))
-            wire.send(self._end, done)
+            self._say(Packet(Kind.DONE, packet.number, self._run(packet)))
+
+    def _say(self, packet: Packet) -> None:
+        while not wire.send(self._end, packet):
+            select.select([], [self._end], [])
 
     def _run(self, packet: Packet) -> bytes:
         target, args, hard = pickle.loads(packet.payload)  # noqa: S301 - from main

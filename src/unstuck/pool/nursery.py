@@ -9,7 +9,7 @@ from typing import Any
 
 from unstuck.pool.board import Board
 from unstuck.pool.death import Death
-from unstuck.pool.wire import INT, carried, carrying
+from unstuck.pool.wire import INT, blocking, carried, carrying
 
 LONGEST_MESSAGE = 4096
 SPACE_FOR_FILES = socket.CMSG_SPACE(8 * INT)
@@ -114,8 +114,8 @@ def _event(wire: dict[str, Any], files: list[int]) -> Born | Died | Unborn:
         return Born(
             row=wire["row"],
             pid=wire["born"],
-            end=socket.socket(fileno=end),
-            other_end=socket.socket(fileno=other_end),
+            end=blocking(socket.socket(fileno=end)),
+            other_end=blocking(socket.socket(fileno=other_end)),
             handle=handle,
             stack_file=stack_file,
         )

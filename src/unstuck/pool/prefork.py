@@ -6,13 +6,13 @@ fixup ask whether a pool is that one; nothing else of it is used.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import pickle
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery.concurrency import prefork
@@ -249,10 +249,13 @@ class TaskPool(prefork.TaskPool):
         self._turn(TURN_SECONDS)
         hub = prefork.get_event_loop()
         if hub is not None:
-            with contextlib.suppress(Exception):
-                # Heartbeats to the broker, and verdicts that are carried out again.
-                hub.fire_timers()
-                _run_ready(hub)
+            # Heartbeats to the broker, verdicts that are carried out again, and what
+            # was to be acknowledged soon.
+            for work in (hub.fire_timers, partial(_run_ready, hub)):
+                try:
+                    work()
+                except Exception:
+                    logger.warning("At the end of the pool", exc_info=True)
 
     def _end_children(self) -> None:
         self.crew.terms.closed = True

@@ -54,7 +54,17 @@ class Packet:
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """The two ends of a connection: main's and the child's."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    mains, childs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return blocking(mains), blocking(childs)
+
+
+def blocking(end: socket.socket) -> socket.socket:
+    """An end that waits, whatever ``socket.setdefaulttimeout`` was told.
+
+    That would make it non-blocking for all that share it, the child too.
+    """
+    end.settimeout(None)
+    return end
 
 
 def send(end: socket.socket, packet: Packet, *, wait: bool = True) -> bool:

@@ -112,3 +112,16 @@ def test_a_damaged_packet_is_refused(ends: Ends, data: bytes) -> None:
 
     with pytest.raises(wire.BrokenPacketError):
         wire.receive(ends[1])
+
+
+def test_a_default_timeout_of_the_project_does_not_change_the_line() -> None:
+    """Nor that of Celery, which sets one while a worker stops."""
+    socket.setdefaulttimeout(5)
+    try:
+        ends = wire.pair()
+    finally:
+        socket.setdefaulttimeout(None)
+    for end in ends:
+        assert end.getblocking()
+        assert end.gettimeout() is None
+        end.close()

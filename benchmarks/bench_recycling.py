@@ -1,0 +1,48 @@
+"""What it costs to replace each child after 100 tasks.
+
+    .venv/bin/python benchmarks/bench_recycling.py [--tasks 4000] [--rounds 3]
+
+The same tasks run with 100 tasks a child and with any number of them, on both sides.
+Wanted: a loss of at most 25 %.
+"""
+
+from __future__ import annotations
+
+import arena
+from arena import Arena, Figure, Terms
+from bench_throughput import measure
+
+TASKS_PER_CHILD = 100
+
+
+def main() -> None:
+    """Measure and print."""
+    options = arena.options(__doc__, tasks=4000, rounds=3, prefetch=4, concurrency=4)
+    kept = Terms(concurrency=options.concurrency, prefetch=options.prefetch)
+    recycled = Terms(
+        concurrency=options.concurrency,
+        prefetch=options.prefetch,
+        tasks_per_child=TASKS_PER_CHILD,
+    )
+    rates = {
+        kept: Figure("tasks/s, children stay", max),
+        recycled: Figure(f"tasks/s, {TASKS_PER_CHILD} tasks a child", max),
+    }
+    contestants = [(side, terms) for terms in rates for side in arena.SIDES]
+    with Arena.open() as place:
+        place.store(options.tasks)
+        for side, terms in arena.turns(options.rounds, *contestants):
+            rate, _ = measure(place, side, terms, options.tasks)
+            rates[terms].add(side, rate)
+        said = f"{options.tasks} tasks, {options.rounds} rounds"
+        arena.report(place, [str(recycled), said], rates.values())
+    print()
+    for side in arena.SIDES:
+        best = 1 - rates[recycled].best(side) / rates[kept].best(side)
+        median = 1 - rates[recycled].median(side) / rates[kept].median(side)
+        print(f"{side:8} loses {best:4.0%} at best, {median:4.0%} at the median")
+    print("Wanted of unstuck: at most 25 %.")
+
+
+if __name__ == "__main__":
+    main()
