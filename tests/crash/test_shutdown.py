@@ -45,7 +45,7 @@ def test_sigterm_under_load(redis_site: MakeSite, record_property: Record) -> No
                 eventually(lambda: late[-1] in node.log(), 20)
                 sender.send("work", 1.0)
                 count = len(site.events("start"))
-                for _ in range(100):
+                for _ in range(sized(40, 100)):
                     sender.send("work", dice.choice([0.0, 0.0, 0.0, 0.3]))
                 eventually(lambda: len(site.events("start")) > count, 30)  # noqa: B023
                 time.sleep(dice.random())
@@ -95,7 +95,7 @@ HURRIES: Mapping[str, tuple[signal.Signals, ...]] = {
 
 @pytest.mark.parametrize(
     ("broker", "how"),
-    [*(("redis", how) for how in HURRIES), ("amqp", "two SIGTERMs")],
+    [("redis", how) for how in HURRIES] + [("amqp", how) for how in HURRIES if SOAK],
 )
 def test_in_a_hurry(
     request: pytest.FixtureRequest, broker: str, how: str, record_property: Record

@@ -35,10 +35,16 @@ DONE = {"soft_handled": 1, "soft_retried": 2, "ignore": 1}
 RUNS = {"retry": 3, "nobody_has_this_task": 0}
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+CELERYS_POOL = {"CELERY_WORKER_POOL": "prefork"}
+"""Celery's own pool of processes, in place of ours."""
+
+
+@pytest.mark.parametrize("pool", ["prefork", "celery's prefork", "threads", "solo"])
 def test_each_message_ends_as_the_table_says(make_site: MakeSite, pool: str) -> None:
     """Succeeded + buried = sent; each reason is the table's; nothing is left behind."""
-    site = make_site(**SETTINGS)
+    own = CELERYS_POOL if pool == "celery's prefork" else {}
+    pool = pool.removeprefix("celery's ")
+    site = make_site(**SETTINGS, **own)
     buried = {name: send(site, name) for name in BURIED}
     done = {name: send(site, name) for name in DONE}
     expired = send(site, "add", 1, 2, expires=-5)
@@ -80,12 +86,16 @@ def all_letters(site: Site, count: int) -> list[dict[str, Any]]:
     return letters
 
 
-@pytest.mark.parametrize("name", ["kill", "segfault", "os_exit"])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("kill", {}), ("segfault", {}), ("os_exit", {}), ("kill", CELERYS_POOL)],
+    ids=["kill", "segfault", "os_exit", "kill in celery's prefork"],
+)
 def test_a_task_that_kills_its_child_is_poison_after_three_runs(
-    make_site: MakeSite, name: str
+    make_site: MakeSite, name: str, settings: dict[str, Any]
 ) -> None:
-    """Prefork: the child dies, main counts the strikes."""
-    site = make_site()
+    """Processes: the child dies, main counts the strikes."""
+    site = make_site(**settings)
     task_id = send(site, name)
 
     with site.node("-c", "1"):
