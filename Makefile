@@ -21,6 +21,10 @@ test: setup ## All checks and all tests, with real servers; what CI runs
 	@scripts/check tests
 	@scripts/oldest
 
+soak: setup ## The crash tests at full length; writes docs/proof (half an hour)
+	@scripts/install-servers
+	@scripts/soak
+
 check: setup ## Format, lint, types, imports and unit tests: under a minute
 	@scripts/check lint
 	@scripts/check unit
@@ -43,4 +47,4 @@ clean: ## Remove all that make has made
 setup:
 	@scripts/setup
 
-.PHONY: help demo test check format bench docs clean setup
+.PHONY: help demo test soak check format bench docs clean setup
