@@ -125,8 +125,16 @@ class Crew:
         """Give waiting jobs to free children."""
         while pick := self._pick():
             job, member = pick
-            if job.may_start() and not self._hand(job, member):
+            if self._may_start(job) and not self._hand(job, member):
                 return
+
+    def _may_start(self, job: Job) -> bool:
+        try:
+            return job.may_start()
+        except Exception:
+            # Whoever cannot say whether it is still wanted has not said no.
+            logger.exception("%r raised", job.may_start)
+            return True
 
     def _pick(self) -> tuple[Job, Member] | None:
         if not (self._waiting or self._extras):
@@ -200,8 +208,8 @@ class Crew:
     def drop_waiting(self) -> None:
         """Forget what no child has begun with: the broker has it."""
         with self.lock:
-            for member in self.members.values():
-                member.take_back()
+            back = [job for m in self.members.values() for job in m.take_back()]
+            self._put_back(job for job in back if job.extra)
             self._waiting.clear()
 
     @property
@@ -248,10 +256,10 @@ class Crew:
             evidence.soft_stack = ""
         if job.started:
             self._pace.learn(job.name, time.monotonic() - job.started)
-        following = member.current
         self._dismiss_if_due(member)
         self._call(job.callback if ok else job.error_callback, value)
-        if following:
+        following = member.current
+        if following and not following.started:
             self._begin(member, following)
 
     def _dismiss_if_due(self, member: Member) -> None:

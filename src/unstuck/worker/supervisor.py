@@ -293,7 +293,10 @@ class Supervisor:
 
     def _must_wait_for_children(self, kept: Kept) -> bool:
         """The children of the old main run tasks that the new one may be given."""
-        return bool(kept is self.main and self.children and self.children.count)
+        if kept is not self.main or self.children is None:
+            return False
+        late = time.monotonic() - (kept.restart_at or 0) > STOP_SECONDS
+        return self.children.count > 0 and not late
 
     # Stalls.
 
