@@ -283,7 +283,7 @@ class Worker:
         with self._log.open("wb") as log:
             return tether.spawn(
                 [
-                    *(sys.executable, "-m", "celery", "-A", "arena_app", "-q"),
+                    *(sys.executable, "-m", "celery", "-A", "arena_app"),
                     *("worker", "-c", str(terms.concurrency)),
                     *("--without-mingle", "--without-gossip"),
                 ],

@@ -62,6 +62,12 @@ PROFILE: tuple[Default, ...] = (
     Default(
         "broker_connection_retry_on_startup", True, "a worker waits for its broker"
     ),
+    Default("broker_connection_max_retries", None, "and goes on waiting for it"),
+    Default(
+        "worker_enable_prefetch_count_reduction",
+        False,
+        "after a lost connection, what still runs is adopted and takes its place anyway",
+    ),
     Default(
         "broker_pool_acquire_timeout",
         PUBLISH_SECONDS,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import kombu
@@ -13,7 +12,7 @@ import pytest
 
 from tests.integration.conftest import MakeSite
 from tests.integration.sending import TASKS, send
-from tests.node import Node, Site
+from tests.node import Site
 from tests.waiting import eventually
 
 
@@ -48,31 +47,13 @@ def test_a_recorder_that_is_killed_is_replaced_and_archives_once(
         ids = []
         for _ in range(3):
             ids += [send(site, "fail") for _ in range(10)]
-            for pid in recorders(node):
+            for pid in node.companions_pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
         eventually(lambda: len(site.letters()) >= len(ids), 100)
 
     assert sorted(letter["task_id"] for letter in site.letters()) == sorted(ids)
-
-
-def recorders(node: Node) -> list[int]:
-    """The recorder process of a node: the child of the supervisor beside main."""
-    found = []
-    for child in children(node.main_pid):
-        if not Path(f"/proc/{child}/cmdline").read_bytes():
-            continue
-        found += children(child)
-    return found
-
-
-def children(pid: int) -> list[int]:
-    """The child processes of a process."""
-    with contextlib.suppress(OSError):
-        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [int(child) for child in listed]
-    return []
 
 
 def test_a_lost_connection_does_not_run_a_task_twice(

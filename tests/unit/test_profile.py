@@ -67,6 +67,8 @@ OTHER: dict[str, Any] = {
     "worker_soft_shutdown_timeout": 0,
     "broker_connection_timeout": 30,
     "broker_connection_retry_on_startup": False,
+    "broker_connection_max_retries": 7,
+    "worker_enable_prefetch_count_reduction": True,
     "broker_pool_acquire_timeout": None,
     "task_publish_retry_policy": {"max_retries": 9},
     "redis_socket_connect_timeout": 30,

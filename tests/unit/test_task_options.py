@@ -27,6 +27,7 @@ from tests.unit.worker.projects import empty, project, take
 from unstuck import Celery
 from unstuck.core.backoff import RetryDelay
 from unstuck.core.limits import Limits
+from unstuck.worker.echoes import Echoes
 from unstuck.worker.policy import limits_of, policy_of, retry_delay_of
 from unstuck.worker.request import Request
 from unstuck.worker.steps import Preflight
@@ -64,6 +65,7 @@ def limits_at_the_pool(
         later=None,
         connection_number=lambda: 1,
         policy_of=policy_of,
+        echoes=Echoes(),
     )
     request = Request(message, app=worker, task=worker.tasks[task.name], hostname="n")
     seen: dict[str, Any] = {}

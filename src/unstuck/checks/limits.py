@@ -74,6 +74,8 @@ RULES: Mapping[str, tuple[Check, str]] = {
     "worker_soft_shutdown_timeout": DELAY,
     "broker_connection_timeout": SECONDS,
     "broker_connection_retry_on_startup": (_or_none(_flag), "True or False"),
+    "broker_connection_max_retries": COUNT,
+    "worker_enable_prefetch_count_reduction": FLAG,
     "broker_pool_acquire_timeout": SECONDS,
     "task_publish_retry_policy": MAPPING,
     "redis_socket_connect_timeout": SECONDS,

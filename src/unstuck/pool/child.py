@@ -21,14 +21,12 @@ from typing import Any
 
 import billiard.util
 from billiard.einfo import ExceptionInfo
-from billiard.pool import MaybeEncodingError
 from billiard.process import Process, _set_current_process
 from celery.concurrency.prefork import process_destructor, process_initializer
 from celery.exceptions import SoftTimeLimitExceeded
-from kombu.utils.encoding import safe_repr
 
 from unstuck.core.limits import Limits
-from unstuck.pool import wire
+from unstuck.pool import answers, wire
 from unstuck.pool.board import Column, Row
 from unstuck.pool.wire import Kind, Packet
 
@@ -138,10 +136,7 @@ class Child:
     def _answer(self, ok: bool, value: Any) -> bytes:
         before, self._rss = self._rss, self._rss_now()
         facts = (self._rss, self._rss - before, self.soft_limit.raised)
-        try:
-            return pickle.dumps((ok, value, *facts), pickle.HIGHEST_PROTOCOL)
-        except Exception as error:
-            return pickle.dumps((False, _not_to_be_sent(value, error), *facts))
+        return answers.packed(ok, value, facts)
 
     def _rss_now(self) -> int:
         return int(os.pread(self._memory, 128, 0).split()[1]) * PAGE
@@ -206,13 +201,6 @@ def _leave_stdin() -> None:
 def _forget_inherited(app: Any) -> None:
     app._after_fork()
     billiard.util._run_after_forkers()
-
-
-def _not_to_be_sent(value: Any, error: Exception) -> ExceptionInfo:
-    try:
-        raise MaybeEncodingError(error, safe_repr(value))
-    except MaybeEncodingError:
-        return ExceptionInfo()
 
 
 def _exit_code(exit_: SystemExit) -> int:

@@ -24,7 +24,7 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated, WorkerLostError
 
 from unstuck.core.backoff import doubled
-from unstuck.pool import stack, wire
+from unstuck.pool import answers, stack, wire
 from unstuck.pool.board import Column
 from unstuck.pool.child import SOFT_SIGNAL
 from unstuck.pool.death import Death, cause_of, memory_limit
@@ -243,21 +243,22 @@ class Crew:
             self._on_done(member, packet)
 
     def _on_done(self, member: Member, packet: Packet) -> None:
-        ok, value, rss, growth, raised = pickle.loads(packet.payload)  # noqa: S301
+        answer = answers.unpacked(packet.payload)
         with self.lock:
             if not member.jobs or member.jobs[0].number != packet.number:
                 return  # The watch was quicker: it has ended already.
             job = member.jobs.popleft()
-            member.rss = rss
+            member.rss = answer.rss_bytes
         evidence = job.evidence
-        evidence.rss_bytes, evidence.rss_growth_bytes = rss, growth
-        evidence.interrupted = raised
-        if not raised:
+        evidence.rss_bytes = answer.rss_bytes
+        evidence.rss_growth_bytes = answer.rss_growth_bytes
+        evidence.interrupted = answer.interrupted
+        if not answer.interrupted:
             evidence.soft_stack = ""
         if job.started:
             self._pace.learn(job.name, time.monotonic() - job.started)
         self._dismiss_if_due(member)
-        self._call(job.callback if ok else job.error_callback, value)
+        self._call(job.callback if answer.ok else job.error_callback, answer.value)
         following = member.current
         if following and not following.started:
             self._begin(member, following)
@@ -360,9 +361,12 @@ class Crew:
         self._postpone_births(f"child {member.pid} was not ready yet: {cause}")
 
     def _postpone_births(self, why: str) -> None:
+        now = time.monotonic()
+        if now < self._no_birth_before:
+            return  # One trouble is one trouble, however many children it hits.
         wait = doubled(FIRST_WAIT, self._failed_births, LONGEST_WAIT).total_seconds()
         self._failed_births += 1
-        self._no_birth_before = time.monotonic() + wait
+        self._no_birth_before = now + wait
         logger.error("A child could not start; next try in %s s: %s", wait, why)
 
     def _on_lost(self, member: Member, job: Job, death: Death) -> None:

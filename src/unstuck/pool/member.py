@@ -17,6 +17,7 @@ from unstuck.pool.nursery import Born
 from unstuck.pool.wire import Kind, Packet
 
 LONGEST_DUMP = 256 * 1024
+EXIT = Packet(Kind.EXIT, 0, b"")
 
 
 class State(Enum):
@@ -85,6 +86,8 @@ class Member:
         with contextlib.suppress(wire.GoneError):
             while packet := wire.receive(self._other_end, wait=False):
                 untaken.add(packet.number)
+            if EXIT.number in untaken:
+                wire.send(self.end, EXIT, wait=False)
         back = [job for job in self.jobs if job.number in untaken]
         self.jobs = deque(job for job in self.jobs if job.number not in untaken)
         for job in back:
@@ -99,7 +102,7 @@ class Member:
             self.state = State.LEAVING
             self.kill_at = time.monotonic() + seconds
             with contextlib.suppress(wire.GoneError):
-                wire.send(self.end, Packet(Kind.EXIT, 0, b""), wait=False)
+                wire.send(self.end, EXIT, wait=False)
 
     def interrupt(self, job: Job, number: signal.Signals) -> None:
         """Have the soft limit raised in the child while it runs this very job."""

@@ -84,6 +84,11 @@ class Children:
         except EOFError:
             self._close_line()
 
+    def end_for_main(self) -> None:
+        """Main is gone: nobody hears of its children, and nobody asks for more."""
+        self._close_line()
+        self.kill_all()
+
     def kill_all(self) -> None:
         """End all of them, with what they have started."""
         for pid in self._alive:

@@ -20,6 +20,7 @@ from unstuck.core.outcome import Ending, Outcome
 from unstuck.core.policy import Policy
 from unstuck.core.verdict import Requeue, Verdict
 from unstuck.worker import hooks, notes, remote
+from unstuck.worker.echoes import Echoes
 from unstuck.worker.outcomes import outcome_of_error
 from unstuck.worker.policy import policy_of, policy_of_no_task
 from unstuck.worker.queues import queue_of
@@ -28,6 +29,9 @@ from unstuck.worker.settle import Handover, RunFacts
 
 COMMANDS = (remote.STACK_COMMAND,)
 """Remote control commands of ours; importing their module makes Celery know them."""
+
+RECONNECT = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2}
+"""Seconds between tries; Celery waits 2, 4, 6 … up to 30."""
 
 VISIBILITY_SECONDS = 3600
 """kombu's default for Redis."""
@@ -45,6 +49,7 @@ class Consumer(celery_consumer.Consumer):
         self.reporter = Reporter(self.hostname, getattr(self.controller, "facts", None))
         self._repeated: list[Any] = []
         self._policies: dict[str, Policy] = {}
+        self.echoes = Echoes()
         self.app.consumer_in_charge = self
 
     def update_strategies(self) -> None:
@@ -90,20 +95,19 @@ class Consumer(celery_consumer.Consumer):
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long the broker is away; main is well meanwhile."""
-        beat = getattr(self.pool, "beat", None)
-        if beat is None:
-            return super().ensure_connected(conn)
         ensure = conn.ensure_connection
+        beat = getattr(self.pool, "beat", None)
 
-        def ensure_and_beat(*args: Any, callback: Any = None, **options: Any) -> Any:
+        def ensure_soon(*args: Any, callback: Any = None, **options: Any) -> Any:
             def called_between() -> None:
-                beat()
+                if beat:
+                    beat()
                 if callback:
                     callback()
 
-            return ensure(*args, callback=called_between, **options)
+            return ensure(*args, callback=called_between, **{**options, **RECONNECT})
 
-        conn.ensure_connection = ensure_and_beat
+        conn.ensure_connection = ensure_soon
         try:
             return super().ensure_connected(conn)
         finally:
@@ -111,6 +115,7 @@ class Consumer(celery_consumer.Consumer):
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Let go of a lost connection."""
+        self.echoes.connection_lost()
         try:
             super().on_connection_error_after_connected(exc)
         except AttributeError:

@@ -13,9 +13,9 @@ from unstuck.pool.board import Column, Row
 from unstuck.worker import processes
 
 FIRST_WAIT = timedelta(seconds=0.5)
-LONGEST_WAIT = timedelta(seconds=30)
+LONGEST_WAIT = timedelta(seconds=5)
 
-CRASHES, CRASH_SECONDS = 10, 60
+CRASHES, CRASH_SECONDS = 8, 60
 """So many ends in so short a time are a crash loop."""
 
 
@@ -27,6 +27,7 @@ class Kept:
         self.row = row
         self.pid: int | None = None
         self.silence_matters = True
+        self.starts = 0
         self.restart_at: float | None = None
         self.kill_at: float | None = None
         """When a process that has stalled is killed, its stack written down."""
@@ -44,6 +45,7 @@ class Kept:
         os.lseek(self.stack_file, 0, os.SEEK_SET)
         os.ftruncate(self.stack_file, 0)
         self.row.clear()
+        self.starts += 1
         self.pid = processes.fork(self._work)
         self.row[Column.PID] = self.pid
 

@@ -70,6 +70,7 @@ class Worker(celery_worker.Worker):
             if pidlock:
                 pidlock.release()
         if supervisor.wants_restart:
+            supervisor.notifier.give_back_to(os.environ)
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
 
     # The supervisor.
@@ -128,6 +129,9 @@ class Worker(celery_worker.Worker):
         assert supervisor.main is not None  # noqa: S101 - this is it
         assert supervisor.children is not None  # noqa: S101
         dump_stacks_to(supervisor.main.stack_file)
+        if supervisor.main.starts > 1:
+            # What the command line asked to be done once has been done.
+            self.purge, self.quiet = False, True
         let_main_not_wait_for_results(self.app.conf)
         if self.hub:
             self.hub.reset()

@@ -142,6 +142,11 @@ class Request(celery_request.Request):
         """End the delivery that brought a message back after its node was lost."""
         if self.revoked():
             return
+        if self._consumer.echoes.knows(self._handover.delivery):
+            logger.info("%s has come to its end here", self.humaninfo())
+            self._consumer.waiting.discard(self)
+            self._acknowledge()
+            return
         if self._succeeded_before_it_was_lost():
             self._end(Outcome(ending=Ending.SUCCEEDED))
             return
@@ -318,6 +323,7 @@ class Request(celery_request.Request):
             later=self._consumer.later,
             connection=self._consumer.connection_number,
             retry=self._publish_retry,
+            settled=self._consumer.echoes.settled,
         )
 
     def _acknowledge(self) -> None:

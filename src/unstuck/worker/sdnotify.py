@@ -28,6 +28,7 @@ class Notifier:
         self._address = _address(environ.get(SOCKET, ""))
         self._interval = _watchdog_interval(environ) if self._address else None
         self._clock = clock
+        self._taken: dict[str, str] = {}
         self._watchdog_at: float | None = None
 
     @classmethod
@@ -38,8 +39,13 @@ class Notifier:
         """
         notifier = cls(environ)
         for name in (SOCKET, WATCHDOG_USEC, WATCHDOG_PID):
-            environ.pop(name, None)
+            if name in environ:
+                notifier._taken[name] = environ.pop(name)
         return notifier
+
+    def give_back_to(self, environ: MutableMapping[str, str]) -> None:
+        """Leave its variables to the program that takes this process over."""
+        environ.update(self._taken)
 
     @property
     def watchdog_interval(self) -> float | None:
@@ -56,6 +62,10 @@ class Notifier:
     def stopping(self) -> bool:
         """The service is on its way down."""
         return self._send("STOPPING=1")
+
+    def reloading(self) -> bool:
+        """The service loads everything anew, and will say that it is up."""
+        return self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def status(self, text: str) -> bool:
         """What it does, in one line for people."""

@@ -28,6 +28,10 @@ TRY_AGAIN_SECONDS = 5
 """How soon a verdict that the broker did not take is carried out again."""
 
 
+def nobody(*_: object, **__: object) -> None:
+    """For what need not be told to anybody."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
     """What was seen of the process that ran the task."""
@@ -63,6 +67,9 @@ class Handover:
 
     retry: Callable[[Retry], None] | None = None
     """Publishes the next attempt; only what has a task can be retried."""
+
+    settled: Callable[..., None] = nobody
+    """Told of a delivery that has come to its end, and of how."""
 
     received_on: int = field(init=False)
     """The connection that the message came in on, and can be acknowledged on."""
@@ -114,6 +121,8 @@ class Handover:
             self.hold(TRY_AGAIN_SECONDS, lambda: self.settle(verdict, outcome, facts))
         else:
             self.ack()
+            in_time = self.received_on == self.connection()
+            self.settled(self.delivery, verdict, in_time=in_time)
 
     def hold(self, seconds: float, then: Callable[[], object]) -> None:
         """Keep the message in hand for a while, and go on if it is still ours."""

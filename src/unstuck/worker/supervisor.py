@@ -193,20 +193,25 @@ class Supervisor:
 
     def _obey(self) -> None:
         heard, self._heard = self._heard, Counter()
-        if heard[signal.SIGHUP]:
-            self.wants_restart = self._stop_before is None
+        if heard[signal.SIGHUP] and self._stop_before is None:
+            self.wants_restart = True
+            self.notifier.reloading()
             self._stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             for _ in range(heard[number]):
-                self._stop(at_once=self._stop_before is not None)
+                self._stop_for_good(at_once=self._stop_before is not None)
         if heard[signal.SIGQUIT]:
-            self._stop(at_once=True)
+            self._stop_for_good(at_once=True)
         if heard[signal.SIGUSR1] and self.main and self.main.pid:
             processes.send(self.main.pid, signal.SIGUSR1)
 
+    def _stop_for_good(self, *, at_once: bool) -> None:
+        self.wants_restart = False
+        self.notifier.stopping()
+        self._stop(at_once=at_once)
+
     def _stop(self, *, at_once: bool = False) -> None:
         """Have the node stop, with the time that running tasks get or without."""
-        self.notifier.stopping()
         grace = 0.0 if at_once else self.grace_seconds
         self._stop_before = time.monotonic() + grace + STOP_SECONDS
         self.kept[0].row[Column.HURRY] = at_once
@@ -256,7 +261,7 @@ class Supervisor:
         dump = _stack_in(kept)
         wait = kept.ended()
         if kept is self.main and self.children:
-            self.children.kill_all()
+            self.children.end_for_main()
         if kept is self.main and kept.crashes_in_a_loop:
             self._give_up(kept, exitcode)
             return
