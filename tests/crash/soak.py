@@ -22,7 +22,18 @@ import pytest
 
 PACKAGES = ("unstuck", "celery", "kombu", "billiard", "redis", "amqp", "django")
 SERVERS = (("valkey-server", "--version"), ("redis-server", "--version"))
-FILES = ("test_chaos", "test_supervisor", "test_shutdown", "test_options")
+FILES = (
+    "test_hangs",
+    "test_soft_limit_race",
+    "test_causes",
+    "test_recycling",
+    "test_hooks",
+    "test_database_after_kill",
+    "test_chaos",
+    "test_supervisor",
+    "test_shutdown",
+    "test_options",
+)
 
 
 @dataclass
