@@ -1,6 +1,6 @@
 """What it costs to replace each child after 100 tasks.
 
-    .venv/bin/python benchmarks/bench_recycling.py [--tasks 4000] [--rounds 3]
+    .venv/bin/python benchmarks/bench_recycling.py [--tasks 3000] [--rounds 3]
 
 The same tasks run with 100 tasks a child and with any number of them, on both sides.
 Wanted: a loss of at most 25 %.
@@ -17,7 +17,7 @@ TASKS_PER_CHILD = 100
 
 def main() -> None:
     """Measure and print."""
-    options = arena.options(__doc__, tasks=4000, rounds=3, prefetch=4, concurrency=4)
+    options = arena.options(__doc__, tasks=3000, rounds=3, prefetch=4, concurrency=4)
     kept = Terms(concurrency=options.concurrency, prefetch=options.prefetch)
     recycled = Terms(
         concurrency=options.concurrency,

@@ -1,6 +1,6 @@
 """Tasks a second that do nothing, and what one costs on the processor.
 
-    .venv/bin/python benchmarks/bench_throughput.py [--tasks 4000] [--rounds 3]
+    .venv/bin/python benchmarks/bench_throughput.py [--tasks 3000] [--rounds 4]
 
 All tasks come into the queue at once; from the start of the first to that of the last.
 Wanted: at least what Celery has.
@@ -28,7 +28,7 @@ def measure(
 
 def main() -> None:
     """Measure and print."""
-    options = arena.options(__doc__, tasks=4000, rounds=3, prefetch=4)
+    options = arena.options(__doc__, tasks=3000, rounds=4, prefetch=4)
     figures = []
     with Arena.open() as place:
         place.store(options.tasks)

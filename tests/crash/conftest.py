@@ -21,13 +21,14 @@ def module_site(
     """Makes the site of a module, on a Valkey of its own, results included."""
     with started(Valkey) as valkey:
 
-        def make(**settings: Any) -> Site:
+        def make(database: str = "", **settings: Any) -> Site:
             directory = tmp_path_factory.mktemp("site")
             shutil.copy(migrated_database, directory / "db.sqlite3")
             return Site(
                 directory=directory,
                 broker=valkey.url(0),
                 results=valkey.url(1),
+                database=database,
                 settings=settings,
             )
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.crash.traces import pid_of, send, worker
+from tests.crash.traces import finish, pid_of, send, worker
 from tests.node import Site
 from tests.processes import alive
 from tests.services import Database, PostgreSQL
+from tests.sites import MakeSite
 from tests.waiting import eventually
 
 PROMISED_SECONDS = 2
@@ -39,18 +39,13 @@ def migrated(postgres: PostgreSQL, tmp_path_factory: Any) -> Iterator[Database]:
         )
 
 
-@pytest.fixture
-def site(valkey: Any, migrated: Database, tmp_path: Path) -> Site:
-    """A site whose Django database is PostgreSQL."""
-    valkey.flush()
-    return Site(
-        directory=tmp_path,
-        broker=valkey.url(0),
-        results=valkey.url(1),
-        database=migrated.url,
-        # Each task has but the soft limit that it gives itself.
-        settings={"CELERY_TASK_SOFT_TIME_LIMIT": None},
-    )
+@pytest.fixture(scope="module")
+def site(module_site: MakeSite, migrated: Database) -> Iterator[Site]:
+    """A site whose Django database is PostgreSQL, with a worker that has one slot."""
+    # Each task has but the soft limit that it gives itself.
+    site = module_site(migrated.url, CELERY_TASK_SOFT_TIME_LIMIT=None)
+    with worker(site, "-c", "1"):
+        yield site
 
 
 def sleepers(base: Database) -> list[Any]:
@@ -71,54 +66,61 @@ def is_free(base: Database, name: str) -> bool:
         return found.fetchone() is not None
 
 
-def test_queries_and_locks_of_a_killed_task_are_gone(
+def test_queries_and_locks_are_gone_after_a_hard_limit(
     site: Site, migrated: Database
 ) -> None:
-    """Within 2 seconds, at a hard limit as when the process is killed from outside."""
-    with worker(site, "-c", "2"):
-        limited = send(site, "hold_a_row", "one")
-        killed = send(site, "hold_a_row_for_long", "two")
-        eventually(lambda: len(sleepers(migrated)) == 2, 20)
-        assert not is_free(migrated, "one")
-        assert not is_free(migrated, "two")
+    """Within 2 seconds after the process was killed."""
+    task_id = send(site, "hold_a_row", "one")
+    eventually(lambda: sleepers(migrated), 20)
+    assert not is_free(migrated, "one")
 
-        eventually(lambda: not alive([pid_of(site, limited)]), 20)
-        eventually(lambda: is_free(migrated, "one"), PROMISED_SECONDS + SLACK_SECONDS)
-        eventually(lambda: len(sleepers(migrated)) == 1, SLACK_SECONDS)
+    eventually(lambda: not alive([pid_of(site, task_id)]), 20)
+    check_nothing_is_left(migrated, "one")
 
-        os.kill(pid_of(site, killed), signal.SIGKILL)
-        eventually(lambda: is_free(migrated, "two"), PROMISED_SECONDS + SLACK_SECONDS)
-        letter = site.letter(limited)
-
+    letter = site.letter(task_id)
     assert letter["reason"] == "hard_limit"
     assert letter["waiting_for"].startswith("read on 127.0.0.1:")
     assert "in _sleep_in_the_database  <-- here" in letter["stack"]
 
 
+def test_queries_and_locks_are_gone_after_a_kill_from_outside(
+    site: Site, migrated: Database
+) -> None:
+    """The process had no time for anything."""
+    task_id = send(site, "hold_a_row_for_long", "two")
+    eventually(lambda: sleepers(migrated), 20)
+    assert not is_free(migrated, "two")
+
+    os.kill(pid_of(site, task_id), signal.SIGKILL)
+    check_nothing_is_left(migrated, "two")
+
+    assert site.letter(task_id)["reason"] == "poison"
+
+
 @pytest.mark.parametrize(
     ("name", "args"),
-    [
-        ("query_beyond_soft_limit", []),
-        ("transaction_beyond_soft_limit", ["one"]),
-    ],
+    [("query_beyond_soft_limit", []), ("transaction_beyond_soft_limit", ["one"])],
 )
 def test_after_a_soft_limit_the_next_task_has_a_connection(
     site: Site, migrated: Database, name: str, args: list[str]
 ) -> None:
     """The interrupted one is closed, and its query and its locks are gone."""
-    with worker(site, "-c", "1"), site.client() as app:
-        interrupted = send(site, name, *args)
-        letter = site.letter(interrupted)
-        after = send(site, "is_connected")
-        assert site.result(app, after) is True
-        assert pid_of(site, after) == pid_of(site, interrupted)
-        eventually(lambda: not sleepers(migrated), PROMISED_SECONDS + SLACK_SECONDS)
-        assert is_free(migrated, "one")
+    interrupted = send(site, name, *args)
+    letter = site.letter(interrupted)
+    after = send(site, "is_connected")
 
+    assert finish(site, [after]) == [True]
+    assert pid_of(site, after) == pid_of(site, interrupted)
+    check_nothing_is_left(migrated, "one")
     assert letter["reason"] == "soft_limit"
 
 
 def test_a_task_that_catches_its_soft_limit_has_a_connection(site: Site) -> None:
     """It goes on with the same connection of Django's, which connects anew."""
-    with worker(site, "-c", "1"), site.client() as app:
-        assert site.result(app, send(site, "query_until_soft_limit")) is True
+    assert finish(site, [send(site, "query_until_soft_limit")]) == [True]
+
+
+def check_nothing_is_left(base: Database, name: str) -> None:
+    """The row is free and nobody sleeps, as soon as was promised."""
+    eventually(lambda: is_free(base, name), PROMISED_SECONDS + SLACK_SECONDS)
+    eventually(lambda: not sleepers(base), SLACK_SECONDS)

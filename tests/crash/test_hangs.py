@@ -8,7 +8,9 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import signal
 import socket
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -18,8 +20,10 @@ import pytest
 from tests.crash.traces import (
     Row,
     by_task,
+    finish,
     marked,
     pid_of,
+    send,
     send_all,
     wait_for_burials,
     worker,
@@ -27,11 +31,12 @@ from tests.crash.traces import (
 from tests.node import Site
 from tests.processes import alive
 from tests.project.hangs import LIMIT, SOFT_LIMIT
-from tests.services import PostgreSQL
+from tests.services import PostgreSQL, Valkey
 from tests.sites import MakeSite
 from tests.waiting import eventually
 
 SLOTS = 6
+LIMIT_IN_TIME = 3
 
 CPU = r"the CPU \(running\)"
 SLEEP = "sleep"
@@ -66,6 +71,14 @@ HELPERS = {"hold_the_gil": "_hold_the_gil", "swallow_everything": "<genexpr>"}
 INTERRUPTED = {"swallow_exceptions", "swallow_everything"}
 """What has caught its soft limit and gone on."""
 
+SOFT = {
+    "return_at_soft_limit": ("succeeded", True),
+    "fail_at_soft_limit": ("failed", True),
+    "end_at_soft_limit": ("soft_limit", False),
+}
+"""How each of these ends at its soft limit, and whether it has swallowed it."""
+
+BURIED_AT_SOFT = ("fail_at_soft_limit", "end_at_soft_limit")
 STARTED_OTHERS = ("wait_for_a_process", "wait_for_a_session")
 
 
@@ -75,6 +88,10 @@ class Traces:
 
     letters: dict[str, Row]
     runs: dict[str, Row]
+    soft_runs: dict[str, Row]
+    """Of those that ended at their soft limit."""
+
+    soft_letters: dict[str, Row]
     began: dict[str, Row]
     """From the ledger."""
 
@@ -82,7 +99,7 @@ class Traces:
     """The processes of each task that still were there when all was over."""
 
     servers: dict[str, str]
-    served_afterwards: set[str]
+    served_afterwards: set[int]
     """By which processes the next tasks were served."""
 
 
@@ -108,18 +125,22 @@ def traces(module_site: MakeSite, postgres: PostgreSQL) -> Traces:
         }
         calls = [(name, arguments.get(name, [])) for name in WAITS]
         ids = dict(zip(WAITS, send_all(site, calls), strict=True))
+        soft = dict(zip(SOFT, send_all(site, [(n, []) for n in SOFT]), strict=True))
         with worker(site, "-c", str(SLOTS)) as node:
-            wait_for_burials(node, len(WAITS))
+            wait_for_burials(node, len(WAITS) + 2)
             began = {name: site.events("run", id=ids[name])[0] for name in WAITS}
             served = meet(site)
             left_alive = {name: alive(pids_of(began[name])) for name in WAITS}
-            letters = by_task(site, "DeadLetter", ids.values())
-            runs = by_task(site, "TaskRun", ids.values())
+            buried = [*ids.values(), *(soft[name] for name in BURIED_AT_SOFT)]
+            letters = by_task(site, "DeadLetter", buried)
+            runs = by_task(site, "TaskRun", [*ids.values(), *soft.values()])
         servers = {"port": port, "postgres": postgres.port, "file": file.name}
     wait_for_end_of_queries(postgres)
     return Traces(
         letters={name: letters[ids[name]] for name in WAITS},
         runs={name: runs[ids[name]] for name in WAITS},
+        soft_runs={name: runs[soft[name]] for name in SOFT},
+        soft_letters={name: letters[soft[name]] for name in BURIED_AT_SOFT},
         began=began,
         left_alive=left_alive,
         servers={name: re.escape(str(value)) for name, value in servers.items()},
@@ -127,14 +148,12 @@ def traces(module_site: MakeSite, postgres: PostgreSQL) -> Traces:
     )
 
 
-def meet(site: Site) -> set[str]:
+def meet(site: Site) -> set[int]:
     """Have all slots serve a task at the same time; the processes that did."""
     path = str(site.directory / "met")
     ids = send_all(site, [("meet", [path, SLOTS])] * SLOTS)
-    with site.client() as app:
-        for task_id in ids:
-            site.result(app, task_id)
-    return {str(pid_of(site, task_id)) for task_id in ids}
+    finish(site, ids)
+    return {pid_of(site, task_id) for task_id in ids}
 
 
 def pids_of(run: Row) -> list[int]:
@@ -250,36 +269,57 @@ def test_what_a_killed_task_has_started_is_gone(traces: Traces, name: str) -> No
 
 def test_all_slots_serve_again(traces: Traces) -> None:
     """As many tasks as before run at once, and none in a process that hung."""
-    hung = {str(run["pid"]) for run in traces.began.values()}
+    hung = {run["pid"] for run in traces.began.values()}
 
     assert len(traces.served_afterwards) == SLOTS
     assert not traces.served_afterwards & hung
 
 
-def test_a_soft_limit_is_recorded_by_what_became_of_it(redis_site: MakeSite) -> None:
+@pytest.mark.parametrize("name", SOFT)
+def test_a_soft_limit_is_recorded_by_what_became_of_it(
+    traces: Traces, name: str
+) -> None:
     """Caught and returned, caught and failed: swallowed. Not caught: not."""
-    site = redis_site()
-    names = ("return_at_soft_limit", "fail_at_soft_limit", "end_at_soft_limit")
-    ids = dict(zip(names, send_all(site, [(n, []) for n in names]), strict=True))
+    run = traces.soft_runs[name]
 
-    with worker(site, "-c", "3"):
-        found = by_task(site, "TaskRun", ids.values())
-        letter = site.letter(ids["end_at_soft_limit"])
+    function, source = marked(run["soft_stack"])
 
-    runs = {name: found[task_id] for name, task_id in ids.items()}
-    endings = {
-        name: (run["ending"], run["swallowed_soft_limit"]) for name, run in runs.items()
-    }
-    assert endings == {
-        "return_at_soft_limit": ("succeeded", True),
-        "fail_at_soft_limit": ("failed", True),
-        "end_at_soft_limit": ("soft_limit", False),
-    }
-    for name, run in runs.items():
-        function, source = marked(run["soft_stack"])
-        assert function == name
-        assert source.endswith("# here")
-        assert SOFT_LIMIT <= run["runtime_seconds"] < SOFT_LIMIT + 10
+    assert (run["ending"], run["swallowed_soft_limit"]) == SOFT[name]
+    assert function == name
+    assert source.endswith("# here")
+    assert SOFT_LIMIT <= run["runtime_seconds"] < SOFT_LIMIT + 10
+
+
+def test_the_letter_of_a_soft_limit_has_both(traces: Traces) -> None:
+    """The stack at the limit, and the traceback of the exception."""
+    letter = traces.soft_letters["end_at_soft_limit"]
+
     assert letter["reason"] == "soft_limit"
-    assert letter["soft_stack"] == runs["end_at_soft_limit"]["soft_stack"]
+    assert letter["soft_stack"] == traces.soft_runs["end_at_soft_limit"]["soft_stack"]
     assert "time.sleep(LONG)  # here" in letter["traceback"]
+
+
+def test_what_has_ended_is_not_killed_while_main_waits(
+    own_redis_site: Site, own_valkey: Valkey
+) -> None:
+    """A task that was in time is no hard limit because main heard of it too late."""
+    site = own_redis_site
+    with worker(site, "-c", "2") as node:
+        # Main waits for the stopped broker, to acknowledge the first one.
+        first, second = send_all(
+            site, [("take", [0.6]), ("take", [1.2])], time_limit=LIMIT_IN_TIME
+        )
+        pids = [pid_of(site, first), pid_of(site, second)]
+        broker = own_valkey.pid
+        os.kill(broker, signal.SIGSTOP)
+        try:
+            eventually(lambda: site.events("end", id=second), 20)
+            time.sleep(LIMIT_IN_TIME)
+        finally:
+            os.kill(broker, signal.SIGCONT)
+        third = send(site, "take", 0)
+        eventually(lambda: site.events("end", id=third), 30)
+        log = node.log()
+
+        assert "is buried as" not in log
+        assert alive(pids) == pids

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from tests.crash.chaos import SOAK
-from tests.crash.traces import Row, pid_of, send, send_all, wait_for_burials, worker
+from tests.crash.traces import (
+    MODULE,
+    Row,
+    by_task,
+    finish,
+    pid_of,
+    send,
+    send_all,
+    worker,
+)
 from tests.node import Node, Site
 from tests.processes import alive
 from tests.project.hangs import HOOK_SECONDS
@@ -61,30 +70,34 @@ def result_of(site: Site, task_id: str) -> Row:
 
 
 @pytest.fixture(scope="module")
-def calls(module_site: MakeSite) -> Calls:
-    """A failure, a hard limit and a loss in one worker, and which hooks they called."""
+def node(module_site: MakeSite) -> Iterator[Node]:
+    """A worker with one slot, whose hooks have less time than 30 seconds."""
     site = module_site(**SETTINGS)
-    with worker(site, "-c", "3") as node, site.client() as app:
-        args, kwargs = ARGUMENTS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(HOOK_SECONDS, str(LIMIT_OF_HOOKS))
+        with worker(site, "-c", "1") as node:
+            yield node
+
+
+@pytest.fixture(scope="module")
+def calls(node: Node) -> Calls:
+    """A failure, a hard limit and a loss, and which hooks they called."""
+    site = node.site
+    args, kwargs = ARGUMENTS
+    with site.client() as app:
         links = [
-            app.signature(f"tests.project.hangs.{name}")
-            for name in ("errback", "errback_as_task")
+            app.signature(f"{MODULE}.{name}") for name in ("errback", "errback_as_task")
         ]
-        ids = {
-            name: str(
-                app.send_task(
-                    f"tests.project.hangs.{name}", args, kwargs, link_error=links
-                ).id
-            )
+        sent = {
+            name: app.send_task(f"{MODULE}.{name}", args, kwargs, link_error=links)
             for name in ERRORS
         }
-        wait_for_burials(node, len(ids))
-        for task_id in ids.values():
-            eventually(lambda t=task_id: len(site.events("hook", id=t)) >= 5, 30)
-        # Whatever would call a hook once more would do so before these are done.
-        for after in send_all(site, [("nothing", [])] * 6):
-            site.result(app, after)
-        return Calls(site, ids, node.main)
+        ids = {name: str(result.id) for name, result in sent.items()}
+    for task_id in ids.values():
+        eventually(lambda t=task_id: len(site.events("hook", id=t)) >= 5, 30)
+    # Whatever would call a hook once more would do so before these are done.
+    finish(site, send_all(site, [("nothing", [])] * 4))
+    return Calls(site, ids, node.main)
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -152,65 +165,60 @@ def test_hooks_run_neither_in_main_nor_in_what_was_killed(
 # Hooks that do harm.
 
 
-@pytest.fixture
-def node_of_hooks(
-    redis_site: MakeSite, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Node]:
-    """A worker with one slot, whose hooks have less time than 30 seconds."""
-    monkeypatch.setenv(HOOK_SECONDS, str(LIMIT_OF_HOOKS))
-    site = redis_site(**SETTINGS)
-    with worker(site, "-c", "1") as node:
-        yield node
-
-
-def test_a_hook_that_hangs_delays_nobody(node_of_hooks: Node) -> None:
+def test_a_hook_that_hangs_delays_nobody(node: Node) -> None:
     """Letters, results and the next tasks come at once; the hook is killed in time."""
-    site = node_of_hooks.site
-    names = ["hang_in_hook_after_loss", "hang_in_hook_after_hang"]
-    ids = [send(site, name) for name in [*names, names[0]]]
-    with site.client() as app:
-        hanging = [
-            eventually(lambda t=task_id: site.events("hanging", id=t), 30)[0]
-            for task_id in ids
-        ]
-        for after in send_all(site, [("nothing", [])] * 3):
-            site.result(app, after)
-        assert {app.backend.get_state(task_id) for task_id in ids} == {"FAILURE"}
-        for task_id in ids:
-            site.letter(task_id)
+    site = node.site
+    names = ["hang_in_hook_after_loss", "hang_in_hook_after_hang"] * 2
+    ids = send_all(site, [(name, []) for name in names])
+    hanging = [
+        eventually(lambda t=task_id: site.events("hanging", id=t), 30)[0]
+        for task_id in ids
+    ]
+    after = send_all(site, [("nothing", [])] * 3)
+    finish(site, after)
+    by_task(site, "DeadLetter", ids)
+    states = {result_of(site, task_id)["status"] for task_id in ids}
+    served = max(site.events("run", id=task_id)[0]["at"] for task_id in after)
     pids = [event["pid"] for event in hanging]
-    served = max(event["at"] for event in site.events("run"))
 
     eventually(lambda: not alive(pids), LIMIT_OF_HOOKS + 15)
 
-    log = node_of_hooks.log()
+    finish(site, [send(site, "nothing")])
+    assert states == {"FAILURE"}
     assert len(set(pids)) == len(ids)
-    assert served < hanging[0]["at"] + LIMIT_OF_HOOKS
-    assert log.count(f"took longer than {float(LIMIT_OF_HOOKS)} s: killed") == 3
-    assert site.events("awake") == []
-    assert len(site.events("hanging")) == len(ids)
-    with site.client() as app:
-        site.result(app, send(site, "nothing"))
+    assert served < min(event["at"] for event in hanging[-2:]) + LIMIT_OF_HOOKS
+    for task_id in ids:
+        assert len(site.events("hanging", id=task_id)) == 1
+        assert site.events("awake", id=task_id) == []
+        assert site.events("hook", id=task_id) == []
+    too_long = f"took longer than {float(LIMIT_OF_HOOKS)} s: killed"
+    assert node.log().count(too_long) == len(ids)
 
 
-def test_a_hook_that_raises_or_dies_is_not_run_again(node_of_hooks: Node) -> None:
-    """One that raises keeps no other from being called; both leave a line in the log."""
-    site = node_of_hooks.site
-    raising, dying = send(site, "raise_in_hook"), send(site, "die_in_hook")
-    with site.client() as app:
-        eventually(lambda: len(site.events("hook", id=raising)) >= 3, 30)
-        eventually(lambda: site.events("hook", id=dying), 30)
-        for after in send_all(site, [("nothing", [])] * 4):
-            site.result(app, after)
-        assert app.backend.get_state(raising) == "FAILURE"
-        assert app.backend.get_state(dying) == "FAILURE"
-    eventually(lambda: "killed by SIGKILL from outside" in node_of_hooks.log(), 20)
+def test_a_hook_that_raises_keeps_no_other_from_being_called(node: Node) -> None:
+    """And leaves its traceback in the log."""
+    site = node.site
+    task_id = send(site, "raise_in_hook")
+    eventually(lambda: len(site.events("hook", id=task_id)) >= 3, 30)
+    finish(site, send_all(site, [("nothing", [])] * 3))
 
-    def hooks(task_id: str) -> list[str]:
-        return [event["hook"] for event in site.events("hook", id=task_id)]
+    called = [event["hook"] for event in site.events("hook", id=task_id)]
+    assert called == ["on_failure", "after_return", "task_failure"]
+    assert "RuntimeError: in a hook" in node.log()
+    assert result_of(site, task_id)["status"] == "FAILURE"
+    assert site.letter(task_id)["reason"] == "poison"
 
-    assert hooks(raising) == ["on_failure", "after_return", "task_failure"]
-    assert hooks(dying) == ["on_failure"]
-    assert "RuntimeError: in a hook" in node_of_hooks.log()
-    assert site.letter(raising)["reason"] == "poison"
-    assert site.letter(dying)["reason"] == "poison"
+
+def test_a_hook_that_kills_its_process_is_not_called_again(node: Node) -> None:
+    """Its death leaves a line in the log, and the task its letter."""
+    site = node.site
+    task_id = send(site, "die_in_hook")
+    [call] = eventually(lambda: site.events("hook", id=task_id), 30)
+    eventually(lambda: not alive([call["pid"]]), 20)
+    finish(site, send_all(site, [("nothing", [])] * 3))
+
+    [call] = site.events("hook", id=task_id)
+    assert call["hook"] == "on_failure"
+    assert f"record_failure of {MODULE}.die_in_hook raised" in node.log()
+    assert result_of(site, task_id)["status"] == "FAILURE"
+    assert site.letter(task_id)["reason"] == "poison"

@@ -16,7 +16,7 @@ from tests.project.hangs import RACED_LIMIT
 from tests.sites import MakeSite
 from tests.waiting import eventually
 
-RACES = int(os.environ.get("UNSTUCK_RACES", sized(600, 10_000)))
+RACES = int(os.environ.get("UNSTUCK_RACES", sized(400, 10_000)))
 """How many tasks race their limit."""
 
 SHORTEST, LONGEST = 0.5 * RACED_LIMIT, 2 * RACED_LIMIT

@@ -43,6 +43,12 @@ def send_all(
         ]
 
 
+def finish(site: Site, task_ids: Iterable[str], seconds: float = 60) -> list[Any]:
+    """Wait until all of these have succeeded; what they returned."""
+    with site.client() as app:
+        return [site.result(app, task_id, seconds) for task_id in task_ids]
+
+
 def pid_of(site: Site, task_id: str, seconds: float = 20) -> int:
     """The process that runs a task, once it does."""
     run, *_ = eventually(lambda: site.events("run", id=task_id), seconds)
@@ -72,19 +78,6 @@ def by_task(
     found = eventually(all_of_them, seconds)
     assert len(found) == len(task_ids), [row["task_id"] for row in found]
     return {row["task_id"]: row for row in found}
-
-
-def runs_of(site: Site, task_id: str, count: int, seconds: float = 30) -> list[Row]:
-    """So many runs of a task, the first one first, once they are stored."""
-
-    def all_of_them() -> list[Row]:
-        found = rows(site, "TaskRun", task_id=task_id)
-        assert len(found) >= count, found
-        return found
-
-    found = eventually(all_of_them, seconds)
-    assert len(found) == count, found
-    return sorted(found, key=lambda row: str(row["ended_at"]))
 
 
 def wait_for_burials(node: Node, count: int, seconds: float = 60) -> None:

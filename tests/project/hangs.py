@@ -214,6 +214,13 @@ def meet(self: Any, path: str, count: int) -> None:
         time.sleep(0.02)
 
 
+@shared_task(bind=True)
+def take(self: Any, seconds: float) -> None:
+    _run(self)
+    time.sleep(seconds)
+    ledger.write("end", id=self.request.id)
+
+
 # With their soft limit.
 
 
@@ -514,7 +521,7 @@ def hold_a_row(self: Any, name: str) -> None:
     _hold(name)
 
 
-@shared_task(bind=True)
+@shared_task(bind=True, max_strikes=1)
 def hold_a_row_for_long(self: Any, name: str) -> None:
     _run(self)
     _hold(name)

@@ -30,19 +30,22 @@ class Column(IntEnum):
     STARTED = 3
     """When that was, in nanoseconds."""
 
-    SOFT = 4
+    DONE = 4
+    """The number of the job that it has come to the end of last."""
+
+    SOFT = 5
     """The number of the job that main wants to interrupt at its soft limit."""
 
-    INTERRUPTED = 5
+    INTERRUPTED = 6
     """The number of the job in which the soft limit was raised last."""
 
-    TERMINATE = 6
+    TERMINATE = 7
     """The number of the job that main wants to end with SIGTERM."""
 
-    READY = 7
+    READY = 8
     """Whether main consumes."""
 
-    HURRY = 8
+    HURRY = 9
     """Whether main shall stop at once."""
 
 

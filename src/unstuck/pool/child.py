@@ -123,6 +123,7 @@ class Child:
             ok, value = False, ExceptionInfo()
         finally:
             self.soft_limit.number = 0
+            self._row[Column.DONE] = packet.number
             self._hard_limit_at = None
         return self._answer(ok, value)
 

@@ -239,6 +239,7 @@ class Crew:
             self._failed_births = 0
             if member.state is State.STARTING:
                 member.state = State.SERVING
+                self._relieve_worn()
         elif packet.kind is Kind.DONE:
             self._on_done(member, packet)
 
@@ -270,8 +271,21 @@ class Crew:
         surplus = len(self.members) > self.terms.limit and self._surplus()
         if fat and member.jobs:
             self.recall(member)
-        if (worn or fat or surplus) and member.is_free:
+        if not member.is_free:
+            return
+        if surplus:
             member.ask_to_leave(LEAVE_SECONDS)
+        elif worn or fat:
+            member.state = State.WORN
+            self._count_anew()
+            self._relieve_worn()
+
+    def _relieve_worn(self) -> None:
+        """Let those go that have done their share, as far as others are up."""
+        serving = sum(m.state is State.SERVING for m in self.members.values())
+        for member in list(self.members.values()):
+            if member.state is State.WORN and serving >= self.terms.limit:
+                member.ask_to_leave(LEAVE_SECONDS)
 
     # Births and deaths.
 
@@ -423,6 +437,7 @@ class Crew:
             job.terminated = number
             member.row[Column.TERMINATE] = job.number
             member.ended_by = f"ended by {signal.Signals(number).name} on request"
+            job.evidence.cause = member.ended_by
             member.kill_at = time.monotonic() + TERMINATE_SECONDS
             self.on_new_deadline(member.kill_at)
             member.signal(number)
@@ -432,14 +447,16 @@ class Crew:
 
         ``False`` if it has come to its end meanwhile. Called with the lock held.
         """
-        if member.current is not job:
+        if member.running is not job:
             return False
         self._put_back(member.take_back())
-        member.jobs.popleft()
-        for taken in member.jobs:
+        jobs = list(member.jobs)
+        place = jobs.index(job)
+        # What went before has ended, and its answers wait to be read.
+        member.jobs = deque(jobs[:place])
+        for taken in jobs[place + 1 :]:
             taken.sent, taken.started = False, None
-        self._put_back(member.jobs)
-        member.jobs.clear()
+        self._put_back(jobs[place + 1 :])
         return True
 
     def recall(self, member: Member) -> None:

@@ -25,6 +25,9 @@ class State(Enum):
 
     STARTING = auto()
     SERVING = auto()
+    WORN = auto()
+    """It has done its share: it leaves when its successor is up."""
+
     LEAVING = auto()
     """It was asked to exit, or its line is closed: it gets no more jobs."""
 
@@ -66,6 +69,19 @@ class Member:
         return self.jobs[0] if self.jobs else None
 
     @property
+    def running(self) -> Job | None:
+        """The job that the child says it runs, also while main hears no answers."""
+        number = self.row[Column.JOB]
+        if self.state is State.KILLED or number == self.row[Column.DONE]:
+            return None
+        return next((job for job in self.jobs if job.number == number), None)
+
+    @property
+    def running_since(self) -> float:
+        """When it began with that, on the monotonic clock."""
+        return self.row[Column.STARTED] / 1e9
+
+    @property
     def is_free(self) -> bool:
         """Whether it waits for a job."""
         return self.state is State.SERVING and not self.jobs
@@ -98,7 +114,7 @@ class Member:
 
     def ask_to_leave(self, seconds: float) -> None:
         """Let it exit when it has answered what it has; kill it if it does not."""
-        if self.state in (State.STARTING, State.SERVING):
+        if self.state in (State.STARTING, State.SERVING, State.WORN):
             self.state = State.LEAVING
             self.kill_at = time.monotonic() + seconds
             with contextlib.suppress(wire.GoneError):
@@ -121,9 +137,13 @@ class Member:
         with contextlib.suppress(ProcessLookupError):
             # As long as this works, the number of the group cannot be another's.
             signal.pidfd_send_signal(self._handle, 0)
+            descendants = list(proc.descendants_of(self.pid))
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            for pid in descendants:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def forget_dump(self) -> None:
         """Make room for the next stack that the child writes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 
 PROC = "/proc"
 MOST_BYTES = 65536
@@ -56,6 +57,13 @@ def command_of(pid: int) -> str:
 def children_of(pid: int) -> list[int]:
     """The processes that its main thread started and that it did not collect yet."""
     return [int(child) for child in read(f"{pid}/task/{pid}/children").split()]
+
+
+def descendants_of(pid: int) -> Iterator[int]:
+    """Its children, their children, and so on."""
+    for child in children_of(pid):
+        yield child
+        yield from descendants_of(child)
 
 
 def read(place: str, most: int = MOST_BYTES) -> bytes:

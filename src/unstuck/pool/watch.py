@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable
 from functools import partial
+from signal import SIGCONT
 
 from billiard.exceptions import WorkerLostError
 
@@ -107,15 +108,11 @@ class Watch:
     def _look(self) -> None:
         now = time.monotonic()
         with self._crew.lock:
-            running = [
-                (m, m.current)
-                for m in self._members()
-                if m.current and m.current.started and m.state is not State.KILLED
-            ]
+            running = [(m, job) for m in self._members() if (job := m.running)]
             overdue = [m for m in self._members() if _is_overdue(m, now)]
-        hard = [(m, j) for m, j in running if _passed(j, j.hard, now)]
+        hard = [(m, j) for m, j in running if _passed(m, j.hard, now)]
         soft = [
-            (m, j) for m, j in running if _passed(j, j.soft, now) and not j.soft_done
+            (m, j) for m, j in running if _passed(m, j.soft, now) and not j.soft_done
         ]
         self._at_soft_limit([pair for pair in soft if pair not in hard])
         self._at_hard_limit(hard)
@@ -132,7 +129,7 @@ class Watch:
         stacks = self._stacks([member for member, _ in due])
         for member, job in due:
             with self._crew.lock:
-                if member.current is not job:
+                if member.running is not job:
                     continue
                 job.soft_done = True
                 job.evidence.soft_stack = stacks[member]
@@ -162,16 +159,16 @@ class Watch:
 
     def _kill(self, due: list[tuple[Member, Job]], why: str) -> list[Job]:
         """Write down where jobs stand and kill their children; the jobs that it hit."""
-        stacks = self._stacks([member for member, _ in due])
+        waits = {member: kernel.waiting_for(member.pid) for member, _ in due}
+        stacks = self._stacks(list(waits), wake=True)
         hit = []
         for member, job in due:
-            waiting_for = kernel.waiting_for(member.pid)
             evidence = member.evidence(job)
             with self._crew.lock:
                 if not self._crew.detach(member, job):
                     continue
                 member.kill(why)
-            evidence.stack, evidence.waiting_for = stacks[member], waiting_for
+            evidence.stack, evidence.waiting_for = stacks[member], waits[member]
             hit.append(job)
         return hit
 
@@ -191,22 +188,29 @@ class Watch:
             member.kill_at = None
 
     def _recall(self, running: Iterable[tuple[Member, Job]], now: float) -> None:
-        for member, job in running:
+        for member, _ in running:
             waits = len(member.jobs) > 1
-            if waits and now - (job.started or now) > BATCH_SECONDS:
+            if waits and now - member.running_since > BATCH_SECONDS:
                 self._crew.recall(member)
                 self._crew.later(self._crew.dispatch)
 
     # Stacks.
 
-    def _stacks(self, members: list[Member]) -> dict[Member, str]:
-        """Where these children stand, asked all at once."""
+    def _stacks(
+        self, members: list[Member], *, wake: bool = False
+    ) -> dict[Member, str]:
+        """Where these children stand, asked all at once.
+
+        One that is stopped writes it only when it goes on; ``wake`` lets it.
+        """
         if not members:
             return {}
         with self._dumping:
             for member in members:
                 member.forget_dump()
                 member.signal(STACK_SIGNAL)
+                if wake and proc.state_of(member.pid) == "T":
+                    member.signal(SIGCONT)
             deadline = time.monotonic() + DUMP_SECONDS
             while time.monotonic() < deadline and not all(
                 stack.is_complete(member.dump(), member.main_thread)
@@ -219,18 +223,18 @@ class Watch:
             }
 
 
-def _passed(job: Job, limit: float | None, now: float) -> bool:
-    return bool(limit and job.started and now >= job.started + limit)
+def _passed(member: Member, limit: float | None, now: float) -> bool:
+    return bool(limit and now >= member.running_since + limit)
 
 
 def _deadlines(member: Member) -> Iterable[float]:
-    job = member.current
+    job = member.running
     if member.state is State.KILLED:
         return
-    if job and job.started and job.soft and not job.soft_done:
-        yield job.started + job.soft
-    if job and job.started and job.hard:
-        yield job.started + job.hard
+    if job and job.soft and not job.soft_done:
+        yield member.running_since + job.soft
+    if job and job.hard:
+        yield member.running_since + job.hard
     if member.kill_at:
         yield member.kill_at
 
