@@ -1,6 +1,6 @@
 """What the benchmarks share: one broker, workers of both sides, rounds, the report.
 
-A figure is a ratio of two workers that take turns in one run: ``celery`` is
+A figure is a ratio of two workers that take turns within one run: ``celery`` is
 ``celery.Celery`` with its prefork pool, ``unstuck`` is ``unstuck.Celery`` with its own.
 Broker, settings, tasks and messages are the same; who publishes is stock Celery.
 """
@@ -16,10 +16,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ from unstuck.dev.valkey import ValkeyServer
 
 SIDES = ("celery", "unstuck")
 
-LIVE, STORED = 0, 1
-"""The database that workers consume from, and the one that messages are kept in."""
+DATABASES, STORED = 15, 15
+"""Each worker has a database of the broker to itself; messages are kept in another."""
 
 QUEUE = "celery"
 WARM = 40
@@ -44,10 +44,13 @@ PATIENCE_SECONDS = 60
 """How long nothing may happen before a round is given up."""
 
 LOOK_SECONDS = 0.05
+SETTLE_SECONDS = 0.3
+"""From the start of the last task until all of it is settled."""
+
 TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 2**20
 
-NAME_WIDTH, WIDTH = 44, 10
+NAME_WIDTH, WIDTH = 38, 9
 
 MARK, HANG, QUERY = "arena.mark", "arena.hang", "arena.query"
 
@@ -60,7 +63,7 @@ app.conf.update({settings!r})
 marks = os.open(os.environ["ARENA_MARKS"], os.O_WRONLY | os.O_APPEND)
 
 def note(word):
-    os.write(marks, f"{{word}} {{time.monotonic()}} {{os.getpid()}}\\n".encode())
+    os.write(marks, f"{{word}} {{time.monotonic()}}\\n".encode())
 
 @app.task(name="arena.mark")
 def mark(word):
@@ -156,23 +159,22 @@ class Terms:
     def __str__(self) -> str:
         soft = f"{self.soft_limit} s" if self.soft_limit else "none"
         return (
-            f"-c {self.concurrency}, acks_late, reject_on_worker_lost, hard limit 300 s, "
-            f"soft limit {soft}, prefetch x{self.prefetch}, "
+            f"acks_late, reject_on_worker_lost, hard limit 300 s, soft limit {soft}, "
+            f"prefetch x{self.prefetch}, "
             f"{self.tasks_per_child or 'any number of'} tasks a child, no results"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A task has said that it began: its word, when, and in which process."""
+    """A task has said that it began: its word, and when."""
 
     word: str
     at: float
-    pid: int
 
 
 class Arena:
-    """A broker, and workers that consume from it one after the other."""
+    """A broker, and workers side by side: one works while the others wait."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -193,49 +195,60 @@ class Arena:
 
     @contextmanager
     def worker(self, side: str, terms: Terms) -> Iterator[Worker]:
-        """A worker of one side that is up and warm, on an empty broker."""
-        self._client.flushdb()
-        place = self._directory / f"{next(self._numbers)}-{side}"
+        """A worker of one side that is up and warm."""
+        number = next(self._numbers)
+        place = self._directory / f"{number}-{side}"
         place.mkdir()
-        worker = Worker(side, terms, place, self._valkey.url(LIVE))
+        database = number % DATABASES
+        self._client(database).flushdb()
+        worker = Worker(side, terms, place, self._valkey.url(database), database)
         try:
             for number in range(WARM):
-                self.send(MARK, f"warm-{number}")
+                self.send(worker, MARK, str(number))
             worker.wait_for(WARM)
             yield worker
         finally:
             worker.end()
 
-    def send(self, task: str, word: str) -> None:
+    @contextmanager
+    def workers(self, terms: Terms) -> Iterator[dict[str, Worker]]:
+        """One of each side."""
+        with ExitStack() as stack:
+            yield {
+                side: stack.enter_context(self.worker(side, terms)) for side in SIDES
+            }
+
+    def send(self, worker: Worker, task: str, word: str) -> None:
         """Publish one task."""
-        self._publisher.send_task(task, (word,), ignore_result=True)
+        self._publish(worker.database, task, word)
 
     def store(self, count: int) -> None:
         """Publish so many tasks to where they wait for ``release``."""
-        self._client.flushall()
+        self._client(STORED).flushdb()
         for number in range(count):
-            self.send(MARK, str(number))
-        self._client.move(QUEUE, STORED)
+            self._publish(STORED, MARK, str(number))
 
-    def release(self) -> None:
-        """Put all that was stored into the queue at once; it can be repeated."""
-        redis.Redis.from_url(self._valkey.url(STORED)).copy(
-            QUEUE, QUEUE, destination_db=LIVE
-        )
+    def release(self, worker: Worker) -> None:
+        """Put all that was stored into a worker's queue at once; it stays stored."""
+        self._client(STORED).copy(QUEUE, QUEUE, destination_db=worker.database)
 
-    @cached_property
-    def _client(self) -> redis.Redis:
-        return redis.Redis.from_url(self._valkey.url(LIVE))
+    def _publish(self, database: int, task: str, word: str) -> None:
+        publisher = self._publisher(database)
+        publisher.send_task(task, (word,), ignore_result=True)
 
-    @cached_property
-    def _publisher(self) -> celery.Celery:
-        return celery.Celery("publisher", broker=self._valkey.url(LIVE))
+    @cache  # noqa: B019 - an arena lives as long as its script
+    def _client(self, database: int) -> redis.Redis:
+        return redis.Redis.from_url(self._valkey.url(database))
+
+    @cache  # noqa: B019
+    def _publisher(self, database: int) -> celery.Celery:
+        return celery.Celery("publisher", broker=self._valkey.url(database))
 
     def versions(self) -> str:
         """Of everything that takes part."""
         names = ("unstuck", "celery", "kombu", "billiard", "redis", "django")
         packages = ", ".join(f"{name} {version(name)}" for name in names)
-        server = self._client.info("server")
+        server = self._client(STORED).info("server")
         name = "valkey" if "valkey_version" in server else "redis"
         broker = f"{name}-server {server[f'{name}_version']}"
         return f"Python {platform.python_version()}, {packages}, {broker}"
@@ -244,8 +257,11 @@ class Arena:
 class Worker:
     """One worker as a tree of processes, and what its tasks have said."""
 
-    def __init__(self, side: str, terms: Terms, place: Path, broker: str) -> None:
+    def __init__(
+        self, side: str, terms: Terms, place: Path, broker: str, database: int
+    ) -> None:
         self.side = side
+        self.database = database
         self._place = place
         self._marks = place / "marks"
         self._marks.touch()
@@ -254,7 +270,9 @@ class Worker:
             **os.environ,
             "ARENA_BROKER": broker,
             "ARENA_MARKS": str(self._marks),
-            "PYTHONPATH": str(place),
+            "PYTHONPATH": os.pathsep.join(
+                [str(place), os.environ.get("PYTHONPATH", "")]
+            ),
             "PYTHONWARNINGS": "ignore",
         }
         self._environment.pop("DJANGO_SETTINGS_MODULE", None)
@@ -295,42 +313,36 @@ class Worker:
 
     def end(self) -> None:
         """End all of it at once, and wait until it is gone."""
-        self._tether.send_signal(tether.END_NOW)
+        if self._tether.poll() is None:
+            self._tether.send_signal(tether.END_NOW)
         self._tether.wait()
 
     # Marks.
 
+    def forget(self) -> None:
+        """Begin anew; nothing may run."""
+        time.sleep(SETTLE_SECONDS)
+        os.truncate(self._marks, 0)
+
     def marks(self) -> list[Mark]:
-        """What tasks have said, but for those that made it warm."""
-        return [mark for mark in self._all_marks() if not mark.word.startswith("warm")]
+        """What tasks have said since."""
+        lines = self._marks.read_text().splitlines(keepends=True)
+        whole = (line.split() for line in lines if line.endswith("\n"))
+        return [Mark(word, float(at)) for word, at in whole]
 
     def wait_for(self, count: int) -> None:
         """Wait until so many tasks have begun, each counted once."""
         seen, last_news = 0, time.monotonic()
         while seen < count:
             time.sleep(LOOK_SECONDS)
-            now_seen = len({mark.word for mark in self._all_marks()})
+            now_seen = len({mark.word for mark in self.marks()})
             if now_seen > seen:
                 seen, last_news = now_seen, time.monotonic()
-            if time.monotonic() - last_news > PATIENCE_SECONDS or self._has_ended:
+            silent = time.monotonic() - last_news
+            if silent > PATIENCE_SECONDS or self._has_ended:
                 raise SystemExit(
                     f"{self}: {seen} of {count} tasks.\n{self._last_words}"
                 )
-
-    def wait_for_word(self, word: str) -> Mark:
-        """Wait until a task has said a word."""
-        give_up_at = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < give_up_at and not self._has_ended:
-            for mark in self._all_marks():
-                if mark.word == word:
-                    return mark
-            time.sleep(LOOK_SECONDS)
-        raise SystemExit(f"{self}: {word} did not come.\n{self._last_words}")
-
-    def _all_marks(self) -> list[Mark]:
-        lines = self._marks.read_text().splitlines(keepends=True)
-        whole = (line.split() for line in lines if line.endswith("\n"))
-        return [Mark(word, float(at), int(pid)) for word, at, pid in whole]
 
     @property
     def _has_ended(self) -> bool:
@@ -458,33 +470,39 @@ class Figure:
         """Of the round in the middle."""
         return statistics.median(self.rounds[side])
 
+    def paired(self) -> float:
+        """The middle one of the ratios of each round: what lasts longer than that
+        disturbs both sides alike.
+        """
+        pairs = zip(self.rounds["unstuck"], self.rounds["celery"], strict=True)
+        return statistics.median(ours / theirs for ours, theirs in pairs)
+
     def row(self) -> str:
         """Its line of the table."""
         cells = []
         for value in (self.best, self.median):
             theirs, ours = value("celery"), value("unstuck")
             cells += [
-                *(f"{theirs:{WIDTH}.{self.digits}f}", f"{ours:{WIDTH}.{self.digits}f}"),
-                f"{ours / theirs:{WIDTH}.2f}" if theirs else f"{'-':>{WIDTH}}",
+                f"{theirs:{WIDTH}.{self.digits}f}",
+                f"{ours:{WIDTH}.{self.digits}f}",
+                f"{ours / theirs:{WIDTH}.2f}",
             ]
-        return f"{self.name:{NAME_WIDTH}}{''.join(cells)}"
+        return f"{self.name:{NAME_WIDTH}}{''.join(cells)}{self.paired():{WIDTH}.2f}"
 
 
-def report(
-    arena: Arena, terms: Iterable[Terms | str], figures: Iterable[Figure]
-) -> None:
+def report(arena: Arena, terms: Terms, said: str, figures: Iterable[Figure]) -> None:
     """Print when, where and with what it was measured, and the table."""
     print(
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} x {_processor()}, "
         f"{platform.platform()}, load {os.getloadavg()[1]:.1f}"
     )
     print(arena.versions())
-    for line in terms:
-        print(line)
+    print(terms)
+    print(said)
     over = "".join(f"{name:>{3 * WIDTH}}" for name in ("best round", "median round"))
-    print(f"\n{'':{NAME_WIDTH}}{over}")
+    print(f"\n{'':{NAME_WIDTH}}{over}{'by round':>{WIDTH}}")
     under = "".join(f"{name:>{WIDTH}}" for name in (*SIDES, "ratio") * 2)
-    print(f"{'':{NAME_WIDTH}}{under}")
+    print(f"{'':{NAME_WIDTH}}{under}{'ratio':>{WIDTH}}")
     for figure in figures:
         print(figure.row())
 

@@ -16,17 +16,18 @@ import time
 import arena
 from arena import Arena, Figure, Terms
 
-SETTLE_SECONDS = 2
+REST_SECONDS = 2
 
 
 def measure(place: Arena, side: str, terms: Terms, tasks: int) -> dict[str, float]:
     """MiB by role, after so many tasks; of the children how many there are as well."""
     task = arena.QUERY if terms.django else arena.MARK
     with place.worker(side, terms) as worker:
+        worker.forget()
         for number in range(tasks):
-            place.send(task, str(number))
-        worker.wait_for(arena.WARM + tasks)
-        time.sleep(SETTLE_SECONDS)
+            place.send(worker, task, str(number))
+        worker.wait_for(tasks)
+        time.sleep(REST_SECONDS)
         roles = worker.processes()
         return {
             **{role: arena.pss_mib(pids) for role, pids in roles.items()},
@@ -66,8 +67,8 @@ def main() -> None:
             for side in arena.turns(options.rounds, *arena.SIDES):
                 taken[side].append(measure(place, side, terms, options.tasks))
             figures += figures_of(terms, taken)
-        said = f"after {options.tasks} tasks, {options.rounds} rounds"
-        arena.report(place, [str(terms), said], figures)
+        said = f"-c {options.concurrency}, after {options.tasks} tasks, {options.rounds} rounds"
+        arena.report(place, terms, said, figures)
     apart = taken["unstuck"]
     recorder = statistics.median(mib["recorder"] for mib in apart)
     print(

@@ -1,6 +1,6 @@
 """What it costs to replace each child after 100 tasks.
 
-    .venv/bin/python benchmarks/bench_recycling.py [--tasks 3000] [--rounds 3]
+    .venv/bin/python benchmarks/bench_recycling.py [--tasks 2000] [--rounds 6]
 
 The same tasks run with 100 tasks a child and with any number of them, on both sides.
 Wanted: a loss of at most 25 %.
@@ -17,7 +17,7 @@ TASKS_PER_CHILD = 100
 
 def main() -> None:
     """Measure and print."""
-    options = arena.options(__doc__, tasks=3000, rounds=3, prefetch=4, concurrency=4)
+    options = arena.options(__doc__, tasks=2000, rounds=6, prefetch=4, concurrency=4)
     kept = Terms(concurrency=options.concurrency, prefetch=options.prefetch)
     recycled = Terms(
         concurrency=options.concurrency,
@@ -29,13 +29,20 @@ def main() -> None:
         recycled: Figure(f"tasks/s, {TASKS_PER_CHILD} tasks a child", max),
     }
     contestants = [(side, terms) for terms in rates for side in arena.SIDES]
-    with Arena.open() as place:
+    with (
+        Arena.open() as place,
+        place.workers(kept) as stay,
+        place.workers(recycled) as go,
+    ):
+        workers = {kept: stay, recycled: go}
         place.store(options.tasks)
         for side, terms in arena.turns(options.rounds, *contestants):
-            rate, _ = measure(place, side, terms, options.tasks)
+            rate, _ = measure(place, workers[terms][side], options.tasks)
             rates[terms].add(side, rate)
-        said = f"{options.tasks} tasks, {options.rounds} rounds"
-        arena.report(place, [str(recycled), said], rates.values())
+        said = (
+            f"-c {options.concurrency}, {options.tasks} tasks, {options.rounds} rounds"
+        )
+        arena.report(place, recycled, said, rates.values())
     print()
     for side in arena.SIDES:
         best = 1 - rates[recycled].best(side) / rates[kept].best(side)

@@ -55,6 +55,7 @@ WAITS = {
     "lock_of_a_thread": LOCK,
     "wait_for_a_process": r"process {started} \(sleep 600\) to end",
     "wait_for_a_session": r"process {started} \(sleep 600\) to end",
+    "join_a_thread": LOCK,
     "wait_for_the_start_of_a_process": r"a new process to start \(uninterruptible.*\)",
     "ignore_signals": SLEEP,
     "block_signals": SLEEP,
@@ -79,7 +80,7 @@ SOFT = {
 """How each of these ends at its soft limit, and whether it has swallowed it."""
 
 BURIED_AT_SOFT = ("fail_at_soft_limit", "end_at_soft_limit")
-STARTED_OTHERS = ("wait_for_a_process", "wait_for_a_session")
+STARTED_OTHERS = ("wait_for_a_process", "wait_for_a_session", "join_a_thread")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,7 @@ def test_it_ends_at_its_hard_limit(traces: Traces, name: str) -> None:
 
     assert letter["reason"] == "hard_limit"
     assert letter["exception_type"] == "billiard.exceptions.TimeLimitExceeded"
-    assert LIMIT <= letter["runtime_seconds"] < LIMIT + 10
+    assert LIMIT - 0.5 < letter["runtime_seconds"] < LIMIT + 10
     assert letter["pid"] == traces.began[name]["pid"]
     assert traces.left_alive[name] == []
 
@@ -227,7 +228,7 @@ def test_the_run_carries_what_the_letter_carries(traces: Traces, name: str) -> N
     assert run["verdict"] == "bury"
     assert run["rss_bytes"] > 10 * 2**20
     assert run["cpu_seconds"] >= 0
-    assert run["child_age_seconds"] >= LIMIT
+    assert run["child_age_seconds"] > LIMIT - 0.5
 
 
 @pytest.mark.parametrize("name", ["swallow_exceptions", "ignore_signals"])
@@ -287,7 +288,7 @@ def test_a_soft_limit_is_recorded_by_what_became_of_it(
     assert (run["ending"], run["swallowed_soft_limit"]) == SOFT[name]
     assert function == name
     assert source.endswith("# here")
-    assert SOFT_LIMIT <= run["runtime_seconds"] < SOFT_LIMIT + 10
+    assert SOFT_LIMIT - 0.5 < run["runtime_seconds"] < SOFT_LIMIT + 10
 
 
 def test_the_letter_of_a_soft_limit_has_both(traces: Traces) -> None:
@@ -297,6 +298,20 @@ def test_the_letter_of_a_soft_limit_has_both(traces: Traces) -> None:
     assert letter["reason"] == "soft_limit"
     assert letter["soft_stack"] == traces.soft_runs["end_at_soft_limit"]["soft_stack"]
     assert "time.sleep(LONG)  # here" in letter["traceback"]
+
+
+def test_a_child_that_never_begins_holds_no_task_for_ever(redis_site: MakeSite) -> None:
+    """It was stopped before it had a task: that one ends, in whichever way."""
+    site = redis_site(CELERY_TASK_SOFT_TIME_LIMIT=None)
+    with worker(site, "-c", "1"):
+        finish(site, [first := send(site, "nothing")])
+        # The child that has done most is the one that gets the next task.
+        os.kill(pid_of(site, first), signal.SIGSTOP)
+        task_id = send(site, "nothing", time_limit=LIMIT)
+
+        with site.client() as app:
+            eventually(lambda: app.backend.get_state(task_id) != "PENDING", 40)
+        finish(site, [send(site, "nothing")])
 
 
 def test_what_has_ended_is_not_killed_while_main_waits(

@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.crash.chaos import sized
 from tests.crash.traces import pid_of, rows, send_all, worker
 from tests.project.hangs import RACED_LIMIT
 from tests.sites import MakeSite
 from tests.waiting import eventually
 
-RACES = int(os.environ.get("UNSTUCK_RACES", sized(400, 10_000)))
+RACES = int(os.environ.get("UNSTUCK_RACES", sized(300, 10_000)))
 """How many tasks race their limit."""
 
 SHORTEST, LONGEST = 0.5 * RACED_LIMIT, 2 * RACED_LIMIT
@@ -27,7 +29,7 @@ def test_a_late_signal_does_not_reach_the_next_task(redis_site: MakeSite) -> Non
     """The signal is held back until the next task of the same process runs."""
     site = redis_site()
     with worker(site, "-c", "1") as node, site.client() as app:
-        for _ in range(3):
+        for _ in range(2):
             keeps, lets_in = send_all(
                 site, [("keep_the_signal", []), ("let_the_signal_in", [])]
             )
@@ -38,6 +40,7 @@ def test_a_late_signal_does_not_reach_the_next_task(redis_site: MakeSite) -> Non
         assert "is buried as" not in node.log()
 
 
+@pytest.mark.timeout(240 + RACES / 5)
 def test_tasks_that_race_their_soft_limit(
     redis_site: MakeSite, record_property: Callable[[str, object], None]
 ) -> None:

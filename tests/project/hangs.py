@@ -169,6 +169,24 @@ def wait_for_a_session(self: Any) -> None:
 
 
 @shared_task(**hanging)
+def join_a_thread(self: Any) -> None:
+    """What a thread has started is not among the children of the main thread."""
+    started: list[int] = []
+
+    def start_and_wait() -> None:
+        process = subprocess.Popen(["sleep", str(LONG)], start_new_session=True)
+        started.append(process.pid)
+        process.wait()
+
+    thread = threading.Thread(target=start_and_wait, daemon=True)
+    thread.start()
+    while not started:
+        time.sleep(0.01)
+    _run(self, started=started[0])
+    thread.join()  # here
+
+
+@shared_task(**hanging)
 def wait_for_the_start_of_a_process(self: Any, fifo: str) -> None:
     """Uninterruptible: until the process runs, its parent cannot."""
     _run(self)

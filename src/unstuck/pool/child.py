@@ -13,6 +13,7 @@ import pickle
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,8 @@ STACK_SIGNAL = signal.SIGUSR2
 SOFT_SIGNAL = signal.SIGUSR1
 """Celery's own for soft limits, so that ``revoke(signal="SIGUSR1")`` goes on working."""
 
+OURS = (STACK_SIGNAL, SOFT_SIGNAL, signal.SIGTERM)
+
 PR_SET_PTRACER = 0x59616D61
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -53,20 +56,24 @@ class Child:
         self._memory = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._rss = 0
 
-    def live(self, name: str, stack_file: int, at_birth: Callable[[], None]) -> int:
+    def live(self, index: int, stack_file: int, at_birth: Callable[[], None]) -> int:
         """Serve until main says otherwise; returns the exit code.
+
+        ``index`` tells children apart in the names of processes and log files.
 
         ``at_birth`` is called when the process is set up, before the project's own
         receivers of ``worker_process_init``.
         """
-        _set_current_process(Process(name=name))
+        process = Process(name=f"child-{index}")
+        process.index = index
+        _set_current_process(process)
         _leave_stdin()
         _forget_inherited(self._app)
         dump_stacks_to(stack_file)
         at_birth()
         process_initializer(self._app, self._hostname)
-        signal.signal(SOFT_SIGNAL, self.soft_limit.on_signal)
-        signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._stack_file = stack_file
+        self._listen()
         self._app.watch = self.soft_limit
         self._rss = self._rss_now()
         code = 0
@@ -77,6 +84,7 @@ class Child:
         except SystemExit as exit_:
             code = _exit_code(exit_)
         process_destructor(os.getpid(), code)
+        _flush_sentry()
         return code
 
     def seconds_left(self) -> float | None:
@@ -84,6 +92,13 @@ class Child:
         if self._hard_limit_at is None:
             return None
         return max(0.0, self._hard_limit_at - time.monotonic())
+
+    def _listen(self) -> None:
+        """Be reachable for main, whatever the task before has done to signals."""
+        signal.signal(SOFT_SIGNAL, self.soft_limit.on_signal)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        faulthandler.register(STACK_SIGNAL, self._stack_file, all_threads=True)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, OURS)
 
     def _on_sigterm(self, *_: object) -> None:
         """End if main wants this very task to end.
@@ -106,14 +121,17 @@ class Child:
                 continue
             if packet.kind is Kind.EXIT:
                 return
-            self._say(Packet(Kind.DONE, packet.number, self._run(packet)))
+            answer = self._run(packet)
+            self._row[Column.DONE] = packet.number
+            self._say(Packet(Kind.DONE, packet.number, answer))
 
     def _say(self, packet: Packet) -> None:
         while not wire.send(self._end, packet):
-            select.select([], [self._end], [])
+            time.sleep(0.01)
 
     def _run(self, packet: Packet) -> bytes:
         target, args, hard = pickle.loads(packet.payload)  # noqa: S301 - from main
+        self._listen()
         self._announce(packet.number, hard)
         try:
             ok, value = True, target(*args)
@@ -123,7 +141,6 @@ class Child:
             ok, value = False, ExceptionInfo()
         finally:
             self.soft_limit.number = 0
-            self._row[Column.DONE] = packet.number
             self._hard_limit_at = None
         return self._answer(ok, value)
 
@@ -202,6 +219,13 @@ def _leave_stdin() -> None:
 def _forget_inherited(app: Any) -> None:
     app._after_fork()
     billiard.util._run_after_forkers()
+
+
+def _flush_sentry() -> None:
+    """Send what Sentry has collected; it waits for Celery's own pool to end its loop."""
+    sentry = sys.modules.get("sentry_sdk")
+    if sentry is not None:
+        sentry.flush(timeout=2)
 
 
 def _exit_code(exit_: SystemExit) -> int:

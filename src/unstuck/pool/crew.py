@@ -22,10 +22,12 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated, WorkerLostError
+from billiard.pool import MaybeEncodingError
 
 from unstuck.core.backoff import doubled
 from unstuck.pool import answers, stack, wire
-from unstuck.pool.board import Column
+from unstuck.pool.answers import Answer
+from unstuck.pool.board import MAIN, Column
 from unstuck.pool.child import SOFT_SIGNAL
 from unstuck.pool.death import Death, cause_of, memory_limit
 from unstuck.pool.job import Job
@@ -62,6 +64,7 @@ class Crew:
         self.members: dict[int, Member] = {}
         self.on_new_deadline: Callable[[float], None] = lambda at: None
         self._nursery = nursery
+        self._main_row = nursery.board.row(MAIN)
         self._waiting: deque[Job] = deque()
         self._extras: deque[Job] = deque()
         self._due: deque[Callable[[], Any]] = deque()
@@ -102,6 +105,7 @@ class Crew:
         os.eventfd_read(self._bell)
 
     def _call(self, function: Callable[..., Any], *args: Any) -> None:
+        self._main_row.beat()  # Many that wait for the broker are not one that hangs.
         try:
             function(*args)
         except Exception:
@@ -244,12 +248,15 @@ class Crew:
             self._on_done(member, packet)
 
     def _on_done(self, member: Member, packet: Packet) -> None:
-        answer = answers.unpacked(packet.payload)
+        answer = _answer_in(packet)
         with self.lock:
             if not member.jobs or member.jobs[0].number != packet.number:
                 return  # The watch was quicker: it has ended already.
             job = member.jobs.popleft()
             member.rss = answer.rss_bytes
+            if job.terminated and member.state is State.SERVING:
+                # It has come to its end by itself; what comes next is not to blame.
+                member.kill_at, member.ended_by = None, ""
         evidence = job.evidence
         evidence.rss_bytes = answer.rss_bytes
         evidence.rss_growth_bytes = answer.rss_growth_bytes
@@ -307,9 +314,10 @@ class Crew:
         if self.terms.closed:
             return 0
         extras = len(self._extras) + sum(
-            bool(m.current and m.current.extra) for m in self.members.values()
+            bool(m.current and m.current.extra) for m in list(self.members.values())
         )
-        return self.terms.limit + self.terms.spares + extras
+        most = max(2, self.terms.limit // 4)
+        return self.terms.limit + self.terms.spares + min(extras, most)
 
     def _staying(self) -> int:
         """The children that will still be there in a moment."""
@@ -318,7 +326,7 @@ class Crew:
         return sum(
             m.state in (State.STARTING, State.SERVING)
             and not (soon is not None and m.given > soon)
-            for m in self.members.values()
+            for m in list(self.members.values())
         )
 
     def _surplus(self) -> bool:
@@ -365,7 +373,10 @@ class Crew:
         self._note_birth_that_failed(member, died.death)
         for job in begun:
             self._on_lost(member, job, died.death)
-        member.close()
+        with self.lock:
+            member.jobs.clear()
+            member.state = State.KILLED
+            member.close()
         self._count_anew()
 
     def _note_birth_that_failed(self, member: Member, death: Death) -> None:
@@ -459,6 +470,11 @@ class Crew:
         self._put_back(jobs[place + 1 :])
         return True
 
+    def recall_all(self) -> None:
+        """Take back whatever children have not begun with."""
+        for member in list(self.members.values()):
+            self.recall(member)
+
     def recall(self, member: Member) -> None:
         """Take back what waits behind a job that takes longer than expected."""
         with self.lock:
@@ -486,9 +502,10 @@ class Crew:
 
     def close(self) -> None:
         """Let go of everything."""
-        for member in self.members.values():
-            member.close()
-        self.members.clear()
+        with self.lock:
+            for member in self.members.values():
+                member.close()
+            self.members.clear()
         self._selector.close()
         os.close(self._bell)
 
@@ -499,6 +516,15 @@ class Crew:
                 if member.current and member.current.correlation_id == task_id:
                     return member
         return None
+
+
+def _answer_in(packet: Packet) -> Answer:
+    """What a child said; a failure if what it said cannot be read here."""
+    try:
+        return answers.unpacked(packet.payload)
+    except Exception as error:
+        said = MaybeEncodingError(error, f"{len(packet.payload)} bytes")
+        return Answer(False, info_of(said), 0, 0, False)
 
 
 def _seconds_it_may_run(member: Member) -> float:

@@ -56,6 +56,9 @@ class Member:
         self.kill_at: float | None = None
         """When it must have ended by itself."""
 
+        self.closed = False
+        """Whether its descriptors may be somebody else's by now."""
+
         self._other_end = born.other_end
         self._handle = born.handle
         self._stack_file = born.stack_file
@@ -75,6 +78,12 @@ class Member:
         if self.state is State.KILLED or number == self.row[Column.DONE]:
             return None
         return next((job for job in self.jobs if job.number == number), None)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has got to any of its jobs; main may not have heard of all."""
+        number = self.row[Column.JOB]
+        return not self.jobs or any(job.number == number for job in self.jobs)
 
     @property
     def running_since(self) -> float:
@@ -99,7 +108,7 @@ class Member:
     def take_back(self) -> list[Job]:
         """The jobs that it has not even taken; they are nobody's any more."""
         untaken = set()
-        with contextlib.suppress(wire.GoneError):
+        with contextlib.suppress(wire.GoneError, wire.BrokenPacketError):
             while packet := wire.receive(self._other_end, wait=False):
                 untaken.add(packet.number)
             if EXIT.number in untaken:
@@ -123,36 +132,46 @@ class Member:
     def interrupt(self, job: Job, number: signal.Signals) -> None:
         """Have the soft limit raised in the child while it runs this very job."""
         self.row[Column.SOFT] = job.number
-        self.signal(number)
+        self.signal_if_caught(number)
 
     def signal(self, number: int) -> None:
         """Send it a signal; never to a process that took its number."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._handle, number)
+        if not self.closed:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, number)
+
+    def signal_if_caught(self, number: int) -> None:
+        """Send it a signal that would kill it if its task has removed the handler."""
+        if proc.catches(self.pid, number):
+            self.signal(number)
 
     def kill(self, why: str) -> None:
         """End it at once, with the processes that it started."""
         self.state = State.KILLED
         self.ended_by = self.ended_by or why
+        if self.closed:
+            return
         with contextlib.suppress(ProcessLookupError):
             # As long as this works, the number of the group cannot be another's.
             signal.pidfd_send_signal(self._handle, 0)
-            descendants = list(proc.descendants_of(self.pid))
-            with contextlib.suppress(ProcessLookupError):
+            started = list(proc.descendants_of(self.pid))
+            # Some may belong to another user, and are not ours to end.
+            with contextlib.suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)
             signal.pidfd_send_signal(self._handle, signal.SIGKILL)
-            for pid in descendants:
-                with contextlib.suppress(ProcessLookupError):
+            for pid in started:
+                with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
 
     def forget_dump(self) -> None:
         """Make room for the next stack that the child writes."""
-        os.lseek(self._stack_file, 0, os.SEEK_SET)
-        os.ftruncate(self._stack_file, 0)
+        if not self.closed:
+            os.lseek(self._stack_file, 0, os.SEEK_SET)
+            os.ftruncate(self._stack_file, 0)
 
     def dump(self) -> bytes:
         """What the child has written of its stacks."""
-        return os.pread(self._stack_file, LONGEST_DUMP, 0)
+        return b"" if self.closed else os.pread(self._stack_file, LONGEST_DUMP, 0)
 
     def evidence(self, job: Job) -> Evidence:
         """Add to a job's evidence what is known of this process now."""
@@ -164,7 +183,8 @@ class Member:
         return evidence
 
     def close(self) -> None:
-        """Let go of everything that belongs to it."""
+        """Let go of everything that belongs to it; called with the crew's lock held."""
+        self.closed = True
         self.end.close()
         self._other_end.close()
         os.close(self._handle)

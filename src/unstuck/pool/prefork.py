@@ -220,6 +220,7 @@ class TaskPool(prefork.TaskPool):
         while not self.crew.is_at_rest and not self._is_time_over():
             self._turn_at_the_end()
         if not self.crew.is_at_rest:
+            self.crew.recall_all()
             self.on_hurry()
             self.crew.end_tasks("shutdown")
             self._let_hooks_finish()

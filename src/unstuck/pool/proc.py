@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 
@@ -59,11 +60,22 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in read(f"{pid}/task/{pid}/children").split()]
 
 
+def catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler for a signal."""
+    caught = re.search(rb"^SigCgt:\s*(\w+)", read(f"{pid}/status"), re.M)
+    return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
+
+
 def descendants_of(pid: int) -> Iterator[int]:
-    """Its children, their children, and so on."""
-    for child in children_of(pid):
-        yield child
-        yield from descendants_of(child)
+    """What its threads have started, what that has started, and so on."""
+    try:
+        threads = os.listdir(f"{PROC}/{pid}/task")
+    except OSError:
+        return
+    for thread in threads:
+        for child in read(f"{pid}/task/{thread}/children").split():
+            yield int(child)
+            yield from descendants_of(int(child))
 
 
 def read(place: str, most: int = MOST_BYTES) -> bytes:

@@ -34,6 +34,9 @@ BATCH_SECONDS = 0.05
 START_SECONDS = 60
 """How long a child may take to get ready."""
 
+BEGIN_SECONDS = 5
+"""How long a child that waits for a job may take to begin with one."""
+
 DUMP_SECONDS = 0.25
 """How long a stack is waited for; a stopped process writes none."""
 
@@ -167,13 +170,13 @@ class Watch:
             with self._crew.lock:
                 if not self._crew.detach(member, job):
                     continue
+                hit.append(job)
                 member.kill(why)
             evidence.stack, evidence.waiting_for = stacks[member], waits[member]
-            hit.append(job)
         return hit
 
     def _kill_overdue(self, member: Member) -> None:
-        doing = "start" if member.state is State.STARTING else "end"
+        doing = "start" if member.state is State.STARTING else "go on"
         stacks = self._stacks([member])
         waits = kernel.waiting_for(member.pid)
         logger.error(
@@ -207,20 +210,24 @@ class Watch:
             return {}
         with self._dumping:
             for member in members:
-                member.forget_dump()
-                member.signal(STACK_SIGNAL)
+                self._ask_where_it_stands(member)
                 if wake and proc.state_of(member.pid) == "T":
                     member.signal(SIGCONT)
             deadline = time.monotonic() + DUMP_SECONDS
             while time.monotonic() < deadline and not all(
-                stack.is_complete(member.dump(), member.main_thread)
-                for member in members
+                stack.is_complete(self._dump_of(m), m.main_thread) for m in members
             ):
                 time.sleep(0.002)
-            return {
-                member: stack.readable(member.dump(), member.main_thread)
-                for member in members
-            }
+            return {m: stack.readable(self._dump_of(m), m.main_thread) for m in members}
+
+    def _ask_where_it_stands(self, member: Member) -> None:
+        with self._crew.lock:
+            member.forget_dump()
+            member.signal_if_caught(STACK_SIGNAL)
+
+    def _dump_of(self, member: Member) -> bytes:
+        with self._crew.lock:
+            return member.dump()
 
 
 def _passed(member: Member, limit: float | None, now: float) -> bool:
@@ -243,5 +250,9 @@ def _is_overdue(member: Member, now: float) -> bool:
     if member.state is State.KILLED:
         return False
     if member.state is State.STARTING and now - member.born > START_SECONDS:
+        return True
+    job = member.current
+    given = job.started if job else None
+    if given and now - given > BEGIN_SECONDS and not member.has_begun:
         return True
     return bool(member.kill_at and now >= member.kill_at)

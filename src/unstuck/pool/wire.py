@@ -7,6 +7,7 @@ well: what the child has not taken yet can be taken back by reading it there.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import socket
@@ -21,6 +22,16 @@ HEADER = struct.Struct("!BBIIQ")
 
 INLINE = 32 * 1024
 """A larger payload travels as a file in memory, so that no packet is ever too long."""
+
+NOT_NOW = (
+    errno.EAGAIN,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.ETOOMANYREFS,
+)
+"""Why a packet cannot be sent just now, to somebody who is still there."""
 
 INT = struct.calcsize("i")
 SPACE_FOR_FD = socket.CMSG_SPACE(INT)
@@ -83,9 +94,9 @@ def send(end: socket.socket, packet: Packet, *, wait: bool = True) -> bool:
             _send_with_file(end, head, payload, flags)
         else:
             end.send(head + payload, flags)
-    except BlockingIOError:
-        return False
     except OSError as error:
+        if error.errno in NOT_NOW:
+            return False
         raise GoneError from error
     return True
 

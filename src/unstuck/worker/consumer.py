@@ -126,6 +126,7 @@ class Consumer(celery_consumer.Consumer):
     def on_ready(self) -> None:
         """Celery's callback when everything is set up, after each connection anew."""
         super().on_ready()
+        self._publish_events_once()
         for entry in self._repeated:
             entry.cancel()
         repeat = self.timer.call_repeatedly
@@ -134,6 +135,21 @@ class Consumer(celery_consumer.Consumer):
             options = self.connection.transport_options
             timeout = options.get("visibility_timeout", VISIBILITY_SECONDS)
             self._repeated.append(repeat(timeout / 4, self._stay_in_hand))
+
+    def _publish_events_once(self) -> None:
+        """Try once to send a heartbeat; Celery's tries never end while a broker hangs.
+
+        A broker that does not take it is a lost connection, and handled as one.
+        """
+        dispatcher = self.event_dispatcher
+        if dispatcher is None:
+            return
+        send = type(dispatcher).send
+
+        def send_once(*args: Any, **options: Any) -> Any:
+            return send(dispatcher, *args, **{**options, "retry": False})
+
+        dispatcher.send = send_once
 
     def _stay_in_hand(self) -> None:
         """On Redis: renew what is in hand, which kombu gives away after a while.

@@ -28,8 +28,8 @@ from celery.worker.state import Persistent
 from unstuck import conf
 from unstuck.configuration import let_main_not_wait_for_results
 from unstuck.pool import TaskPool
-from unstuck.pool.board import MAIN, Board, Column
-from unstuck.pool.child import Child, dump_stacks_to, let_look_at_us
+from unstuck.pool.board import FIRST_CHILD, MAIN, Board, Column
+from unstuck.pool.child import Child, let_look_at_us
 from unstuck.pool.nursery import Nursery
 from unstuck.worker import database
 from unstuck.worker.channel import FactChannel
@@ -71,7 +71,8 @@ class Worker(celery_worker.Worker):
                 pidlock.release()
         if supervisor.wants_restart:
             supervisor.notifier.give_back_to(os.environ)
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+            arguments = _without_workdir(sys.orig_argv[1:])
+            os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
 
     # The supervisor.
 
@@ -128,7 +129,6 @@ class Worker(celery_worker.Worker):
         supervisor = self._supervised_by
         assert supervisor.main is not None  # noqa: S101 - this is it
         assert supervisor.children is not None  # noqa: S101
-        dump_stacks_to(supervisor.main.stack_file)
         if supervisor.main.starts > 1:
             # What the command line asked to be done once has been done.
             self.purge, self.quiet = False, True
@@ -185,7 +185,7 @@ class Worker(celery_worker.Worker):
             if conf.in_django():
                 database.install(child.seconds_left)
 
-        return child.live(f"child-{row}", stack_file, at_birth)
+        return child.live(row - FIRST_CHILD, stack_file, at_birth)
 
     def _be_beat(self, board: Board) -> int:
         service = EmbeddedService(
@@ -195,6 +195,15 @@ class Worker(celery_worker.Worker):
         )
         service.run()
         return 0
+
+
+def _without_workdir(arguments: list[str]) -> list[str]:
+    """We are in that directory; a relative one would be looked for in itself."""
+    left = list(arguments)
+    while "--workdir" in left:
+        place = left.index("--workdir")
+        del left[place : place + 2]
+    return [argument for argument in left if not argument.startswith("--workdir=")]
 
 
 def _module_of(thread: threading.Thread) -> str:

@@ -32,8 +32,7 @@ def fork(work: Callable[[], int | None]) -> int:
     It dies with this process. Its exit code is what ``work`` returns.
     """
     parent = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     # A signal in between would run the parent's handler in the child.
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
@@ -62,10 +61,14 @@ def _become(work: Callable[[], int | None], parent: int, mask: Iterable[int]) ->
     except BaseException:
         logger.exception("Process %s failed", os.getpid())
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        _flush()
         os._exit(code)
+
+
+def _flush() -> None:
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def die_with(parent: int) -> None:

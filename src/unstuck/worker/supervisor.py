@@ -21,7 +21,7 @@ from unstuck.core.clock import system_clock
 from unstuck.core.facts import Incident
 from unstuck.pool import kernel, stack
 from unstuck.pool.board import MAIN, RECORDER, Board, Column
-from unstuck.pool.child import STACK_SIGNAL
+from unstuck.pool.child import STACK_SIGNAL, dump_stacks_to
 from unstuck.worker import processes
 from unstuck.worker.channel import FactChannel
 from unstuck.worker.children import Children
@@ -89,6 +89,7 @@ class Supervisor:
 
         def live() -> int | None:
             self._let_go()
+            dump_stacks_to(kept.stack_file)
             return work(self.board)
 
         kept = Kept(name, row, live)
@@ -171,7 +172,9 @@ class Supervisor:
 
     def _seconds_to_wait(self) -> float:
         now = time.monotonic()
-        times = [k.restart_at for k in self.kept] + [k.kill_at for k in self.kept]
+        times = [kept.kill_at for kept in self.kept]
+        if self._stop_before is None:
+            times += [kept.restart_at for kept in self.kept]
         nearest = min((at for at in times if at is not None), default=now + 1)
         return max(0.0, min(WAIT_SECONDS, nearest - now))
 
@@ -314,7 +317,7 @@ class Supervisor:
                 if kept.row.silent_seconds() > self.stall_seconds:
                     self._ask_where_it_stands(kept, kept.pid)
             elif now >= kept.kill_at:
-                self._kill_stalled(kept, kept.pid)
+                self._kill_if_still_stalled(kept, kept.pid)
 
     def _ask_where_it_stands(self, kept: Kept, pid: int) -> None:
         kept.waited_for = kernel.waiting_for(pid)
@@ -323,17 +326,20 @@ class Supervisor:
         # A stopped process writes its stack as the first thing when it goes on.
         processes.send(pid, signal.SIGCONT)
 
-    def _kill_stalled(self, kept: Kept, pid: int) -> None:
-        processes.send(pid, signal.SIGKILL)
+    def _kill_if_still_stalled(self, kept: Kept, pid: int) -> None:
         waits = kept.waited_for or "something unknown"
+        goes_on = kept.row.silent_seconds() < self.stall_seconds
         what = (
-            f"The {kept.name} (pid {pid}) gave no sign of life for "
-            f"{kept.row.silent_seconds():.0f} s, waiting for {waits}; "
-            f"it is killed and started again"
+            f"The {kept.name} (pid {pid}) gave no sign of life for more than "
+            f"{self.stall_seconds:g} s, waiting for {waits}; "
+            + ("it goes on" if goes_on else "it is killed and started again")
         )
         logger.critical(what)
         self._report("stall", kept, pid, what, _stack_in(kept))
-        kept.row.beat()
+        if goes_on:
+            kept.kill_at = None
+            return
+        processes.send(pid, signal.SIGKILL)
         kept.kill_at = float("inf")
 
     def _report(
