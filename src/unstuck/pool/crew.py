@@ -168,7 +168,7 @@ class Crew:
 
     def _running(self) -> int:
         return sum(
-            bool(m.current and not m.current.extra and m.state is not State.KILLED)
+            bool((job := m.current) and not job.extra and m.state is not State.KILLED)
             for m in self.members.values()
         )
 
@@ -275,7 +275,8 @@ class Crew:
         most, memory = self.terms.tasks_per_child, self.terms.memory_bytes
         worn = bool(most and member.given >= most)
         fat = bool(memory and member.rss and member.rss > memory)
-        surplus = len(self.members) > self.terms.limit and self._surplus()
+        enough = self.terms.limit + self.terms.spares
+        surplus = len(self.members) > enough and self._surplus()
         if fat and member.jobs:
             self.recall(member)
         if not member.is_free:
@@ -314,7 +315,7 @@ class Crew:
         if self.terms.closed:
             return 0
         extras = len(self._extras) + sum(
-            bool(m.current and m.current.extra) for m in list(self.members.values())
+            bool((job := m.current) and job.extra) for m in list(self.members.values())
         )
         most = max(2, self.terms.limit // 4)
         return self.terms.limit + self.terms.spares + min(extras, most)

@@ -23,8 +23,9 @@ POLLIN, POLLPRI, POLLOUT = 0x1, 0x2, 0x4
 
 POLLFD = struct.Struct("=ihh")
 
+RUNNING = "the CPU (running)"
 STATES = {
-    "R": "the CPU (running)",
+    "R": RUNNING,
     "T": "stopped by a signal (SIGSTOP)",
     "t": "stopped by a debugger",
     "Z": "nothing (it has ended)",
@@ -154,7 +155,7 @@ def _words_of_call(pid: int, may_look: bool) -> str:
 
 def _described(pid: int, fields: list[bytes], may_look: bool) -> str:
     if fields == [b"running"]:
-        return STATES["R"]
+        return RUNNING
     if len(fields) < 7:  # Not in a call, or not for us to know.
         return ""
     name = NAMES.get(int(fields[0]), "")

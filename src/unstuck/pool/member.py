@@ -69,7 +69,10 @@ class Member:
     @property
     def current(self) -> Job | None:
         """The job that runs."""
-        return self.jobs[0] if self.jobs else None
+        try:
+            return self.jobs[0]
+        except IndexError:  # Not asked before: the watch may take it away in between.
+            return None
 
     @property
     def running(self) -> Job | None:

@@ -166,6 +166,9 @@ class Watch:
         stacks = self._stacks(list(waits), wake=True)
         hit = []
         for member, job in due:
+            # Who waits in turns, as psycopg does, is seen running now and then.
+            if waits[member] == kernel.RUNNING:
+                waits[member] = kernel.waiting_for(member.pid) or kernel.RUNNING
             evidence = member.evidence(job)
             with self._crew.lock:
                 if not self._crew.detach(member, job):

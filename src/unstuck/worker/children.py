@@ -75,10 +75,10 @@ class Children:
         return self._line
 
     def serve(self) -> None:
-        """Do what main asks for."""
+        """Do what main asks for: one wish at a time, so that the dead are reaped, too."""
         self._say_what_did_not_fit()
         try:
-            while self._line and (message := nursery.listen(self._line)):
+            if self._line and (message := nursery.listen(self._line)):
                 for _ in range(message[0]["fork"]):
                     self._try_to_fork()
         except EOFError:

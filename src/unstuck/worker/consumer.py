@@ -132,6 +132,7 @@ class Consumer(celery_consumer.Consumer):
         repeat = self.timer.call_repeatedly
         self._repeated = [repeat(FLUSH_SECONDS, self.reporter.flush)]
         if self.connection.transport.driver_type == "redis":
+            self._keep_one_client()
             options = self.connection.transport_options
             timeout = options.get("visibility_timeout", VISIBILITY_SECONDS)
             self._repeated.append(repeat(timeout / 4, self._stay_in_hand))
@@ -150,6 +151,25 @@ class Consumer(celery_consumer.Consumer):
             return send(dispatcher, *args, **{**options, "retry": False})
 
         dispatcher.send = send_once
+
+    def _keep_one_client(self) -> None:
+        """On Redis: use one client for a channel; kombu makes two for each message."""
+        channel: Any = getattr(self.task_consumer, "channel", None)
+        create = getattr(channel, "_create_client", None)
+        if create is None:
+            return
+        clients: dict[int, Any] = {}
+
+        def create_once(asynchronous: bool = False) -> Any:
+            if asynchronous:
+                return create(asynchronous=True)
+            client = clients.get(id(channel.pool))
+            if client is None:
+                clients.clear()
+                client = clients[id(channel.pool)] = create()
+            return client
+
+        channel._create_client = create_once
 
     def _stay_in_hand(self) -> None:
         """On Redis: renew what is in hand, which kombu gives away after a while.

@@ -35,6 +35,9 @@ class Kept:
         self.waited_for = ""
         """What it waited for when it was found stalled."""
 
+        self.was_stopped = False
+        """Whether a signal had stopped it then."""
+
         self.stack_file = os.memfd_create(f"unstuck-{name}", os.MFD_CLOEXEC)
         self._work = work
         self._ends: deque[float] = deque(maxlen=CRASHES)

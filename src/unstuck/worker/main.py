@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import platforms
+from celery.app import backends
 from celery.apps import worker as celery_worker
 from celery.beat import EmbeddedService
 from celery.concurrency import get_implementation
@@ -89,6 +90,10 @@ class Worker(celery_worker.Worker):
             notifier=Notifier.take_from(os.environ),
         )
         self._supervised_by = supervisor
+        # Found once here and not by each child; this opens no connection.
+        backends.by_url(
+            self.app.backend_cls or self.app.conf.result_backend, self.app.loader
+        )
         gc.collect()
         gc.freeze()  # What is there now stays shared with all that is forked.
         supervisor.children = Children(supervisor.board, self._be_child)

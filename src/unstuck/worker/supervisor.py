@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from unstuck.core.clock import system_clock
 from unstuck.core.facts import Incident
-from unstuck.pool import kernel, stack
+from unstuck.pool import kernel, proc, stack
 from unstuck.pool.board import MAIN, RECORDER, Board, Column
 from unstuck.pool.child import STACK_SIGNAL, dump_stacks_to
 from unstuck.worker import processes
@@ -321,6 +321,7 @@ class Supervisor:
 
     def _ask_where_it_stands(self, kept: Kept, pid: int) -> None:
         kept.waited_for = kernel.waiting_for(pid)
+        kept.was_stopped = proc.state_of(pid) == "T"
         kept.kill_at = time.monotonic() + DUMP_SECONDS
         processes.send(pid, STACK_SIGNAL)
         # A stopped process writes its stack as the first thing when it goes on.
@@ -328,7 +329,9 @@ class Supervisor:
 
     def _kill_if_still_stalled(self, kept: Kept, pid: int) -> None:
         waits = kept.waited_for or "something unknown"
-        goes_on = kept.row.silent_seconds() < self.stall_seconds
+        # One that was stopped goes on because we asked, and long after its time.
+        beats = kept.row.silent_seconds() < self.stall_seconds
+        goes_on = beats and not kept.was_stopped
         what = (
             f"The {kept.name} (pid {pid}) gave no sign of life for more than "
             f"{self.stall_seconds:g} s, waiting for {waits}; "
