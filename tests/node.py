@@ -93,10 +93,11 @@ class Site:
         """The lines of the ledger with this event and these facts."""
         if not self.ledger_path.exists():
             return []
-        lines = self.ledger_path.read_text().splitlines()
+        # Of a line that is just being written, a reader may see a part.
+        whole, _, _ = self.ledger_path.read_text().rpartition("\n")
         return [
             line
-            for line in map(json.loads, lines)
+            for line in map(json.loads, whole.splitlines())
             if line["event"] == event
             and all(line.get(name) == value for name, value in facts.items())
         ]

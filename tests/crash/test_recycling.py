@@ -79,20 +79,23 @@ def test_by_tasks_when_all_are_short(redis_site: MakeSite) -> None:
     assert max(tasks.values()) <= 30
 
 
-def test_the_dead_are_collected_while_main_asks_for_more(redis_site: MakeSite) -> None:
-    """A supervisor that forks all the time has time for its other duties, too."""
-    site, tasks = redis_site(), 100
-    with worker(site, "-c", "8", "--max-tasks-per-child=1") as node:
-        supervisor, zombies = node.supervisor_pid, []
+def test_neither_the_worn_nor_the_dead_pile_up(redis_site: MakeSite) -> None:
+    """However fast children wear out, and however busy the supervisor is with forks."""
+    site, slots, tasks = redis_site(), 8, 150
+    with worker(site, "-c", str(slots), "--max-tasks-per-child=1") as node:
+        supervisor, zombies, living = node.supervisor_pid, [], []
         send_all(site, [("nothing", [])] * tasks)
 
         def all_ran() -> bool:
-            zombies.append(len(zombies_of(supervisor)))
+            dead = zombies_of(supervisor)
+            zombies.append(len(dead))
+            living.append(len(set(node.children_pids) - set(dead)))
             return len(site.events("run")) == tasks
 
         eventually(all_ran, 90)
 
-    assert max(zombies) < tasks / 3
+    assert max(zombies) < 3 * slots
+    assert max(living) < 3 * slots
 
 
 def test_by_memory(redis_site: MakeSite) -> None:

@@ -290,10 +290,10 @@ class Crew:
 
     def _relieve_worn(self) -> None:
         """Let those go that have done their share, as far as others are up."""
+        worn = [m for m in self.members.values() if m.state is State.WORN]
         serving = sum(m.state is State.SERVING for m in self.members.values())
-        for member in list(self.members.values()):
-            if member.state is State.WORN and serving >= self.terms.limit:
-                member.ask_to_leave(LEAVE_SECONDS)
+        for member in worn[: max(0, serving + len(worn) - self.terms.limit)]:
+            member.ask_to_leave(LEAVE_SECONDS)
 
     # Births and deaths.
 
