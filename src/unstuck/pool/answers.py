@@ -56,7 +56,7 @@ def _info_in(ok: bool, value: Any) -> Any:
 def _readable(ok: bool, value: Any, error: Exception) -> Any:
     """The same answer with an exception of the same meaning that can be read."""
     info = _info_in(ok, value)
-    replacement = _info_of(_of_same_meaning(info, value, error), info)
+    replacement = _info_like(info, _of_same_meaning(info, value, error))
     return (1, replacement, *value[2:]) if ok and info else replacement
 
 
@@ -76,11 +76,16 @@ def _of_same_meaning(info: Any, value: Any, error: Exception) -> Any:
     return MaybeEncodingError(error, safe_repr(raised or value))
 
 
-def _info_of(error: BaseException, original: Any) -> ExceptionInfo:
+def info_of(error: BaseException) -> ExceptionInfo:
+    """An error in the form in which Celery's pools report one."""
     try:
         raise error
     except BaseException:
-        info = ExceptionInfo()
+        return ExceptionInfo()
+
+
+def _info_like(original: Any, error: BaseException) -> ExceptionInfo:
+    info = info_of(error)
     if original is not None:
         info.traceback = str(original.traceback)
     return info

@@ -20,13 +20,12 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated, WorkerLostError
 from billiard.pool import MaybeEncodingError
 
 from unstuck.core.backoff import doubled
 from unstuck.pool import answers, stack, wire
-from unstuck.pool.answers import Answer
+from unstuck.pool.answers import Answer, info_of
 from unstuck.pool.board import MAIN, Column
 from unstuck.pool.child import SOFT_SIGNAL
 from unstuck.pool.death import Death, cause_of, memory_limit
@@ -531,11 +530,3 @@ def _answer_in(packet: Packet) -> Answer:
 def _seconds_it_may_run(member: Member) -> float:
     limits = [job.hard or float("inf") for job in member.jobs]
     return sum(limits)
-
-
-def info_of(error: Exception) -> ExceptionInfo:
-    """An error in the form in which pools report one."""
-    try:
-        raise error
-    except type(error):
-        return ExceptionInfo()

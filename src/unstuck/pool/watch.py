@@ -18,8 +18,9 @@ from signal import SIGCONT
 from billiard.exceptions import WorkerLostError
 
 from unstuck.pool import kernel, proc, stack
+from unstuck.pool.answers import info_of
 from unstuck.pool.child import SOFT_SIGNAL, STACK_SIGNAL
-from unstuck.pool.crew import Crew, info_of
+from unstuck.pool.crew import Crew
 from unstuck.pool.job import Job
 from unstuck.pool.member import Member, State
 

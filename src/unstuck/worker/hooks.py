@@ -11,19 +11,17 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
 from celery import current_app, signals, states
 from celery.app.task import Context
 from kombu.utils.encoding import safe_repr
 
 from unstuck.pool import TaskPool
+from unstuck.pool.answers import info_of
 
 logger = logging.getLogger(__name__)
 
 HOOK_SECONDS = 30
 """How long all hooks of one failure may take together."""
-
-Call = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 def run(pool: Any, call: Callable[..., None], *args: Any) -> None:
@@ -108,14 +106,6 @@ def record_unread(name: str, request: Mapping[str, Any], error: BaseException) -
     _safely(
         name, current_app.backend.mark_as_failure, context.id, error, request=context
     )
-
-
-def info_of(error: BaseException) -> ExceptionInfo:
-    """An error in the form in which Celery's pools report one."""
-    try:
-        raise error
-    except BaseException:
-        return ExceptionInfo()
 
 
 def _safely(name: str, function: Any, *args: Any, **kwargs: Any) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from unstuck.core.clock import system_clock
 from unstuck.core.delivery import Delivery
-from unstuck.core.facts import Incident, Minutes, Run
+from unstuck.core.facts import Minutes, Run
 from unstuck.core.outcome import Ending, Outcome
 from unstuck.core.verdict import Ack, Bury, Requeue, Retry, Verdict
 from unstuck.worker.channel import FactChannel
@@ -51,11 +49,6 @@ class Reporter:
         if outcome.ending is not Ending.SUCCEEDED or swallowed:
             run = _run(self._node, delivery, outcome, verdict, facts, swallowed)
             self._channel.send(run)
-
-    def incident(self, **facts: Any) -> None:
-        """Something happened that a person should know of."""
-        if self._channel is not None:
-            self._channel.send(Incident(node=self._node, at=system_clock(), **facts))
 
     def flush(self) -> None:
         """Send what was counted since the last time."""

@@ -25,6 +25,7 @@ from unstuck.core.clock import system_clock
 from unstuck.core.limits import Limits
 from unstuck.core.outcome import Ending, Outcome
 from unstuck.core.verdict import Ack, Bury, Requeue, Retry, Verdict
+from unstuck.pool.answers import info_of
 from unstuck.pool.evidence import Evidence
 from unstuck.pool.job import Job
 from unstuck.pool.proc import rss_of
@@ -101,7 +102,7 @@ class Request(celery_request.Request):
     def _on_future_done(self, future: Any) -> None:
         if not future.cancelled() and future.exception() is not None:
             error = future.exception()
-            self.on_failure(hooks.info_of(error))
+            self.on_failure(info_of(error))
 
     def take_back(self) -> bool:
         """Take the task out of the pool if no thread has begun with it."""
@@ -253,7 +254,7 @@ class Request(celery_request.Request):
         self._consumer.waiting.discard(self)
         facts = self._facts()
         if error is not None:
-            self._announce(verdict, error, exc_info or hooks.info_of(error), recorded)
+            self._announce(verdict, error, exc_info or info_of(error), recorded)
         self._handover.settle(verdict, outcome, facts)
         self._consumer.reporter.ended(self._handover.delivery, outcome, verdict, facts)
 

@@ -30,14 +30,6 @@ from unstuck.worker.sdnotify import Notifier
 
 logger = logging.getLogger(__name__)
 
-LISTENED_TO = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGCHLD,
-)
 WAIT_SECONDS = 0.5
 PAUSE_SECONDS = 5
 """When the supervisor itself did not run for so long, all of them stood still."""
@@ -121,7 +113,8 @@ class Supervisor:
         self._ringer.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._earlier = [
-            (number, signal.signal(number, self._on_signal)) for number in LISTENED_TO
+            (number, signal.signal(number, self._on_signal))
+            for number in processes.HANDLED
         ]
         signal.set_wakeup_fd(self._ringer.fileno(), warn_on_full_buffer=False)
 
