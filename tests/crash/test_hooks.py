@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from celery.worker import request as celery_request
 
 from tests.crash.chaos import SOAK
 from tests.crash.traces import (
@@ -14,6 +15,7 @@ from tests.crash.traces import (
     by_task,
     finish,
     pid_of,
+    rows,
     send,
     send_all,
     worker,
@@ -222,3 +224,19 @@ def test_a_hook_that_kills_its_process_is_not_called_again(node: Node) -> None:
     assert f"record_failure of {MODULE}.die_in_hook raised" in node.log()
     assert result_of(site, task_id)["status"] == "FAILURE"
     assert site.letter(task_id)["reason"] == "poison"
+
+
+@pytest.mark.skipif(
+    not hasattr(celery_request.Request, "_success_was_stored"),
+    reason="only Celery 5.7 and later ask the result store",
+)
+def test_a_hook_that_hangs_after_a_success_does_not_undo_it(node: Node) -> None:
+    """What has stored its success ends as one, though it is killed afterwards."""
+    site = node.site
+    task_id = send(site, "hang_in_hook_after_success")
+    eventually(lambda: "had succeeded when it was stopped" in node.log(), 30)
+    finish(site, send_all(site, [("nothing", [])] * 3))
+
+    assert result_of(site, task_id)["status"] == "SUCCESS"
+    assert len(site.events("run", id=task_id)) == 1
+    assert rows(site, "DeadLetter", task_id=task_id) == []

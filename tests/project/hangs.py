@@ -502,6 +502,19 @@ def hang_in_hook_after_loss(self: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Lingering(Hooked):
+    """Has a hook that hangs when the success is stored already."""
+
+    def on_success(self, *_: Any) -> None:
+        time.sleep(LONG)
+
+
+@shared_task(**hanging, base=Lingering)
+def hang_in_hook_after_success(self: Any) -> str:
+    _run(self)
+    return "done"
+
+
 class Raising(Hooked):
     """Has a hook that raises."""
 

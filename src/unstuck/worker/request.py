@@ -148,8 +148,7 @@ class Request(celery_request.Request):
             self._consumer.waiting.discard(self)
             self._acknowledge()
             return
-        if self._succeeded_before_it_was_lost():
-            self._end(Outcome(ending=Ending.SUCCEEDED))
+        if self._has_stored_its_success():
             return
         waits = self.eta is not None and self.eta > system_clock()
         error = WorkerLostError("The node that had this message is gone.")
@@ -207,8 +206,8 @@ class Request(celery_request.Request):
         if outcome.ending is Ending.CHILD_LOST:
             if self._already_cancelled or self._already_revoked:
                 return
-            if self._succeeded_before_it_was_lost():
-                outcome = Outcome(ending=Ending.SUCCEEDED)
+            if self._has_stored_its_success():
+                return
         recorded = return_ok and outcome.ending in RECORDED_BY_CHILD
         self._end(outcome, error, exc_info, recorded=recorded)
 
@@ -222,6 +221,8 @@ class Request(celery_request.Request):
     def on_hard_limit(self, timeout: float, stack: str = "") -> None:
         """The task is stopped from outside; ``stack`` tells where it stood."""
         task_ready(self)
+        if self._has_stored_its_success():
+            return
         error = TimeLimitExceeded(timeout)
         self._end(outcome_of_error(Ending.HARD_LIMIT, error, stack=stack), error)
 
@@ -232,10 +233,18 @@ class Request(celery_request.Request):
         self._already_revoked = True
         self._end(Outcome(ending=Ending.EXPIRED if expired else Ending.REVOKED))
 
-    def _succeeded_before_it_was_lost(self) -> bool:
-        # Celery 5.7: the child stored SUCCESS and died after that, in a hook.
+    def _has_stored_its_success(self) -> bool:
+        """End as a success what has stored one and was stopped before it could tell.
+
+        Celery 5.7 can ask the result store; the other half of the time between is the
+        task's own hooks, which may hang as well as the task.
+        """
         ask = getattr(self, "_success_was_stored", None)
-        return bool(ask and ask())
+        if not (ask and ask()):
+            return False
+        logger.warning("%s had succeeded when it was stopped", self.humaninfo())
+        self._end(Outcome(ending=Ending.SUCCEEDED))
+        return True
 
     # The end.
 
