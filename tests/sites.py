@@ -15,6 +15,9 @@ from tests.node import ROOT, Site
 
 MakeSite = Callable[..., Site]
 
+STREAMS = "unstuck+"
+"""What makes kombu's URL of a Redis one of our own transport."""
+
 
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,6 +46,18 @@ def redis_site(valkey: Any, tmp_path: Path, migrated_database: Path) -> MakeSite
             results=valkey.url(1),
             settings=settings,
         )
+
+    return make
+
+
+@pytest.fixture
+def streams_site(redis_site: MakeSite) -> MakeSite:
+    """Makes a site on an empty Valkey, by our own transport."""
+
+    def make(**settings: Any) -> Site:
+        site = redis_site(**settings)
+        site.broker = STREAMS + site.broker
+        return site
 
     return make
 
@@ -80,7 +95,14 @@ def own_redis_site(own_valkey: Any, tmp_path: Path, migrated_database: Path) -> 
     return Site(directory=tmp_path, broker=own_valkey.url(0))
 
 
-@pytest.fixture(params=["redis", "amqp"])
+@pytest.fixture
+def own_streams_site(own_redis_site: Site) -> Site:
+    """A site on a Valkey that the test may stop, by our own transport."""
+    own_redis_site.broker = STREAMS + own_redis_site.broker
+    return own_redis_site
+
+
+@pytest.fixture(params=["redis", "streams", "amqp"])
 def make_site(request: pytest.FixtureRequest) -> MakeSite:
     """Makes a site on each broker in turn."""
     make: MakeSite = request.getfixturevalue(f"{request.param}_site")

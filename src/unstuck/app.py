@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import celery
 from celery.fixups.django import DjangoFixup
 from kombu.exceptions import OperationalError
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.imports import symbol_by_name
 
-from unstuck import configuration, profile
+from unstuck import conf, configuration, profile
 from unstuck.profile import PUBLISH_SECONDS
 from unstuck.recorder.step import RecorderStep
 from unstuck.worker.steps import STEPS
@@ -19,6 +21,10 @@ from unstuck.worker.task import with_our_task
 from unstuck.worker.watch import Watch
 
 CONSUMER = "unstuck.worker.consumer:Consumer"
+
+for _name in ("unstuck", "unstuck+redis", "unstuck+rediss", "unstuck+sentinel"):
+    # kombu finds a transport by the scheme of a URL, or by what goes before its plus.
+    TRANSPORT_ALIASES.setdefault(_name, "unstuck.transport:Transport")
 
 
 def _add_profile(*, source: Any, **_: Any) -> None:
@@ -34,6 +40,9 @@ class Celery(celery.Celery):
 
     consumer_in_charge: Any = None
     """The consumer of the worker that this process is, if it is one."""
+
+    lease_options: Mapping[str, Any] = MappingProxyType({})
+    """What a broker that keeps leases is told of this process."""
 
     watch: Watch | None = None
     """What keeps the time limits of a pool that keeps none itself."""
@@ -59,6 +68,9 @@ class Celery(celery.Celery):
             **(own if isinstance(own, Mapping) else {}),
             **(transport_options or {}),
         }
+        if profile.keeps_leases(url):
+            ours = {"lease_seconds": conf.current().lease_seconds, **self.lease_options}
+            options = {**ours, **options}
         return super()._connection(url, *args, transport_options=options, **kwargs)
 
     @cached_property

@@ -115,12 +115,26 @@ def transport_options(
 
     Of several brokers the first one tells: Celery fails over within one transport.
     """
-    first = broker_url or "amqp://"
-    if not isinstance(first, str):
-        first = first[0]
-    scheme = first.partition("://")[0]
-    if "redis" in scheme or "sentinel" in scheme or "valkey" in scheme:
+    scheme = _scheme_of(broker_url)
+    if (
+        scheme.startswith("unstuck")
+        or "redis" in scheme
+        or "sentinel" in scheme
+        or "valkey" in scheme
+    ):
         return REDIS_OPTIONS
     if scheme in ("amqp", "amqps", "pyamqp"):
         return AMQP_OPTIONS
     return {}
+
+
+def keeps_leases(broker_url: str | Sequence[str] | None) -> bool:
+    """Whether the broker is reached by our own transport, where a node has a lease."""
+    return _scheme_of(broker_url).startswith("unstuck")
+
+
+def _scheme_of(broker_url: str | Sequence[str] | None) -> str:
+    first = broker_url or "amqp://"
+    if not isinstance(first, str):
+        first = first[0]
+    return first.partition("://")[0]

@@ -107,7 +107,8 @@ def test_a_main_that_is_killed_is_replaced_at_once(
         with Sender(site, random.Random(0)) as sender:
             for _ in range(rounds):
                 sender.send_mixture(30)
-                time.sleep(1)
+                # More than seven within a minute would be a crash loop.
+                time.sleep(sized(1, 10))
                 killed = node.main
                 children = node.children_pids
                 os.kill(killed, signal.SIGKILL)

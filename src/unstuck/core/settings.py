@@ -109,7 +109,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("RETRY_ON_SOFT_LIMIT", False, _flag),
     Setting("RETRY_ON_HARD_LIMIT", False, _flag),
     Setting("UNKNOWN_TASK_PATIENCE_SECONDS", 600, _not_negative),
-    Setting("LEASE_SECONDS", 5, _positive, acts=False),
+    Setting("LEASE_SECONDS", 5, _positive),
     Setting("STALL_SECONDS", 30, _positive),
     Setting("SPARES", 1, _count),
     Setting("PROBE_ADDRESS", None, _optional_text, acts=False),
@@ -135,6 +135,7 @@ class Settings:
     retry_on_soft_limit: bool = False
     retry_on_hard_limit: bool = False
     unknown_task_patience_seconds: float = 600
+    lease_seconds: float = 5
     stall_seconds: float = 30
     spares: int = 1
     statement_timeout: bool = False

@@ -30,24 +30,32 @@ def dead_letter_queue() -> kombu.Queue:
     return kombu.Queue(NAME, kombu.Exchange(""), routing_key=NAME, durable=True)
 
 
-def bury(app: Any, letter: Letter) -> None:
-    """Put a letter on the broker. Raises when the broker did not take it."""
+def bury(app: Any, letter: Letter, *, producer: Any = None) -> None:
+    """Put a letter on the broker. Raises when the broker did not take it.
+
+    With a ``producer`` whose channel carries it out later, nothing is asked of the broker.
+    """
     _publish(
         app,
         letter.to_wire(),
+        producer=producer,
         serializer="json",
         routing_key=NAME,
-        declare=[dead_letter_queue()],
+        declare=[] if producer else [dead_letter_queue()],
         delivery_mode=PERSISTENT,
     )
 
 
 def put_back(
-    app: Any, message: StoredMessage, *, not_before: datetime | None = None
+    app: Any,
+    message: StoredMessage,
+    *,
+    not_before: datetime | None = None,
+    producer: Any = None,
 ) -> None:
     """Publish a stored message to the queue that it came from, its body untouched.
 
-    Raises when the broker did not take it.
+    Raises when the broker did not take it. ``producer`` as for ``bury``.
     """
     headers = dict(message.headers)
     if not_before is not None:
@@ -55,6 +63,7 @@ def put_back(
     _publish(
         app,
         message.body,
+        producer=producer,
         content_type=message.content_type,
         content_encoding=message.content_encoding or None,
         compression=headers.pop("compression", None),
@@ -80,15 +89,15 @@ def waiting(app: Any) -> int:
         raise BrokerUnreachable(message) from error
 
 
-def _publish(app: Any, body: Any, **options: Any) -> None:
-    with app.producer_or_acquire() as producer:
-        publish: Callable[..., Any] = producer.publish
+def _publish(app: Any, body: Any, *, producer: Any, **options: Any) -> None:
+    with app.producer_or_acquire(producer) as chosen:
+        publish: Callable[..., Any] = chosen.publish
         publish(
             body,
             exchange="",
             # A queue that somebody deleted is an error, not a black hole (AMQP).
             mandatory=True,
-            retry=True,
+            retry=producer is None,
             retry_policy=dict(app.conf.task_publish_retry_policy),
             timeout=PUBLISH_SECONDS,
             confirm_timeout=PUBLISH_SECONDS,

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import kombu
 
+from unstuck.core.broker import is_lasting
 from unstuck.core.clock import system_clock
 from unstuck.core.verdict import Reason
 from unstuck.letters.letter import Letter
@@ -67,9 +68,15 @@ class LetterReader(ABC):
 def letter_reader(app: Any) -> LetterReader:
     """A reader for the broker of this app."""
     connection = app.connection_for_read()
-    if connection.transport.driver_type == "redis":
+    if _pops_before_it_notes(connection):
         return _RedisReader(connection)
     return _ConsumingReader(connection)
+
+
+def _pops_before_it_notes(connection: Any) -> bool:
+    """Whether a consumer that dies can take messages along: kombu's own Redis."""
+    transport = connection.transport
+    return transport.driver_type == "redis" and not is_lasting(transport.Channel)
 
 
 class _ConsumingReader(LetterReader):

@@ -15,12 +15,15 @@ from celery.exceptions import NotRegistered
 from celery.worker.consumer import consumer as celery_consumer
 from celery.worker.state import active_requests, requests
 
+from unstuck.core import broker
+from unstuck.core.broker import LastingChannel
 from unstuck.core.clock import system_clock
 from unstuck.core.outcome import Ending, Outcome
 from unstuck.core.policy import Policy
 from unstuck.core.verdict import Requeue, Verdict
 from unstuck.worker import hooks, notes, remote
 from unstuck.worker.echoes import Echoes
+from unstuck.worker.laters import Laters
 from unstuck.worker.outcomes import outcome_of_error
 from unstuck.worker.policy import policy_of, policy_of_no_task
 from unstuck.worker.queues import queue_of
@@ -48,6 +51,8 @@ class Consumer(celery_consumer.Consumer):
         """Requests that no process has begun with."""
         self.reporter = Reporter(self.hostname, getattr(self.controller, "facts", None))
         self._repeated: list[Any] = []
+        self._laters = Laters(self.timer)
+        self._lasting: LastingChannel | None = None
         self._policies: dict[str, Policy] = {}
         self.echoes = Echoes()
         self.app.consumer_in_charge = self
@@ -65,12 +70,12 @@ class Consumer(celery_consumer.Consumer):
         return policy
 
     def connection_number(self) -> int:
-        """Counts the connections that this consumer has had to the broker."""
-        return int(self.restart_count)
+        """Counts the connections on which a message of the one before is not ours."""
+        return 0 if self._lasting else int(self.restart_count)
 
     def later(self, seconds: float, function: Callable[[], None]) -> None:
         """Call ``function`` after so many seconds, from the worker's timer."""
-        self.timer.call_after(seconds, function)
+        self._laters.add(seconds, function)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """What is called with each message."""
@@ -115,13 +120,22 @@ class Consumer(celery_consumer.Consumer):
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Let go of a lost connection."""
-        self.echoes.connection_lost()
+        if self._lasting:
+            self._lasting.keep(self._tags_in_hand())
+        else:
+            self.echoes.connection_lost()
         try:
             super().on_connection_error_after_connected(exc)
         except AttributeError:
             # Celery 5.7.0 on Redis closes what it holds unacknowledged by an address
             # that it has thrown away, and would end here.
             logger.warning("The lost connection was not closed in order", exc_info=True)
+
+    def _tags_in_hand(self) -> set[str]:
+        """Of the messages that run, or that may start at any moment."""
+        waiting = [request for request in self.waiting if not request.take_back()]
+        in_hand = (*waiting, *active_requests)
+        return {request.message.delivery_tag for request in in_hand}
 
     def on_ready(self) -> None:
         """Celery's callback when everything is set up, after each connection anew."""
@@ -131,6 +145,10 @@ class Consumer(celery_consumer.Consumer):
             entry.cancel()
         repeat = self.timer.call_repeatedly
         self._repeated = [repeat(FLUSH_SECONDS, self.reporter.flush)]
+        self._laters.go_on()
+        self._lasting = broker.lasting(getattr(self.task_consumer, "channel", None))
+        if self._lasting:
+            return
         if self.connection.transport.driver_type == "redis":
             self._keep_one_client()
             options = self.connection.transport_options

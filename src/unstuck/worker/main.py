@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from celery import platforms
 from celery.app import backends
@@ -39,6 +40,9 @@ from unstuck.worker.sdnotify import Notifier
 from unstuck.worker.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
+
+MOST_PREDECESSORS = 8
+"""As many mains as may have died within the time of a lease."""
 
 
 class Worker(celery_worker.Worker):
@@ -82,6 +86,7 @@ class Worker(celery_worker.Worker):
         self._let_children_log_what_is_printed()
         self._let_go_of_state()
         settings = conf.current()
+        self._id = uuid4().hex[:8]
         supervisor = Supervisor(
             node=self.hostname,
             facts=self.facts,
@@ -138,6 +143,7 @@ class Worker(celery_worker.Worker):
             # What the command line asked to be done once has been done.
             self.purge, self.quiet = False, True
         let_main_not_wait_for_results(self.app.conf)
+        self._name_ourselves(supervisor.main.starts)
         if self.hub:
             self.hub.reset()
         state: Any = self._persistence  # type: ignore[has-type] # set by Celery
@@ -151,6 +157,15 @@ class Worker(celery_worker.Worker):
         if state:
             state.save()
         return int(self.exitcode or 0)
+
+    def _name_ourselves(self, starts: int) -> None:
+        """Tell a broker that keeps leases who we are, and whose lease is over.
+
+        What the main before us had in hand need not wait until its silence is noticed.
+        """
+        names = [f"{self.hostname}#{self._id}.{n}" for n in range(1, starts + 1)]
+        before = names[:-1][-MOST_PREDECESSORS:]
+        self.app.lease_options = {"node": names[-1], "predecessors": before}
 
     def on_consumer_ready(self, consumer: Any) -> None:
         """Celery's callback when messages come in."""

@@ -11,10 +11,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from unstuck.core.clock import system_clock
 from unstuck.core.delivery import Delivery
 from unstuck.core.outcome import Ending, Outcome
 
 HEADER = "unstuck"
+COUNT = "x-delivery-count"
+"""The header in which a broker tells how often a message was lost before."""
+
+MOST_STRIKES = 100
+"""More than anybody allows."""
+
 MOST_ATTEMPTS = 2**30
 """More than anybody retries, and no more than a database column holds."""
 
@@ -22,7 +29,9 @@ MOST_ATTEMPTS = 2**30
 def delivery_from(headers: Mapping[str, Any], queue: str) -> Delivery:
     """The facts of a hand-over, read from the headers of its message.
 
-    Headers come from outside: whatever is not as it should be counts as not there.
+    Headers come from outside: whatever is not as it should be counts as not there. Losses
+    that only the broker has counted, but for the last one, which is about to be settled,
+    count as if they were of now.
     """
     notes = headers.get(HEADER)
     notes = notes if isinstance(notes, Mapping) else {}
@@ -32,7 +41,10 @@ def delivery_from(headers: Mapping[str, Any], queue: str) -> Delivery:
         task_name=str(headers.get("task") or ""),
         queue=queue,
         attempt=_attempt(headers.get("retries")),
-        strikes=tuple(_instants(strikes if isinstance(strikes, list) else [])),
+        strikes=(
+            *_instants(strikes if isinstance(strikes, list) else []),
+            *_strikes_by_count(headers.get(COUNT)),
+        ),
         unknown_since=next(_instants([notes.get("unknown_since")]), None),
         dice=random.random(),  # noqa: S311 - jitter is no secret
     )
@@ -52,6 +64,11 @@ def after(
     if outcome.ending is Ending.UNKNOWN_TASK:
         notes["unknown_since"] = (delivery.unknown_since or now).timestamp()
     return {HEADER: notes}
+
+
+def _strikes_by_count(count: Any) -> list[datetime]:
+    times = min(count, MOST_STRIKES) - 1 if type(count) is int else 0
+    return [system_clock()] * times
 
 
 def _attempt(value: Any) -> int:

@@ -87,7 +87,19 @@ class Request(celery_request.Request):
 
     def _may_start(self) -> bool:
         """Asked by the pool when a child is free: much can have happened meanwhile."""
-        return not (self._handover.reports or self.revoked())
+        if self._handover.reports or self.revoked():
+            return False
+        if not self._handover.is_ours:
+            self._let_others_run_it()
+            return False
+        return True
+
+    def _let_others_run_it(self) -> None:
+        """This node was away or apart for so long that others may have it already."""
+        logger.warning("%s does not start here any more", self.humaninfo())
+        task_ready(self)
+        self._consumer.waiting.discard(self)
+        self._message.reject_log_error(logger, self._connection_errors, requeue=True)
 
     def _watch_future(self) -> None:
         """In a pool of threads: hear of a task whose tracer raised.
@@ -346,16 +358,19 @@ class Request(celery_request.Request):
         if not self._message.acknowledged:
             self._message.ack_log_error(logger, self._connection_errors)
 
-    def _publish_retry(self, verdict: Retry) -> None:
+    def _publish_retry(self, verdict: Retry, producer: Any) -> None:
         context = self._context
         wait = (verdict.at - system_clock()).total_seconds()
+        # A producer that carries it out later has nothing to try again or to declare.
+        in_place = {"producer": producer, "retry": False, "declare": []}
+        options = in_place if producer else {}
         self.task.signature_from_request(
             context,
             self.args,
             self.kwargs,
             countdown=max(wait, 0),
             retries=context.retries + 1,
-        ).apply_async()
+        ).apply_async(**options)
 
     def _facts(self) -> RunFacts:
         started, seen = self.time_start, self._evidence

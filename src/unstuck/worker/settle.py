@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import kombu
 
+from unstuck.core import broker
 from unstuck.core.clock import system_clock
 from unstuck.core.decide import decide
 from unstuck.core.delivery import Delivery
@@ -65,8 +67,9 @@ class Handover:
     connection: Callable[[], int]
     """Tells which connection to the broker is the current one, by a number."""
 
-    retry: Callable[[Retry], None] | None = None
-    """Publishes the next attempt; only what has a task can be retried."""
+    retry: Callable[[Retry, Any], None] | None = None
+    """Publishes the next attempt, with a producer or ``None`` for any; only what has a
+    task can be retried."""
 
     settled: Callable[..., None] = nobody
     """Told of a delivery that has come to its end, and of how."""
@@ -108,7 +111,8 @@ class Handover:
     def settle(self, verdict: Verdict, outcome: Outcome, facts: RunFacts) -> None:
         """Carry the verdict out; again and again while the broker does not take it."""
         try:
-            self._write(verdict, outcome, facts)
+            with self._one_step() as producer:
+                self._write(verdict, outcome, facts, producer)
         except Exception:
             # Whatever the broker has against it, the message stays unacknowledged:
             # it is ours, or the broker's again when this process dies.
@@ -124,6 +128,25 @@ class Handover:
             in_time = self.received_on == self.connection()
             self.settled(self.delivery, verdict, in_time=in_time)
 
+    @contextmanager
+    def _one_step(self) -> Iterator[Any]:
+        """Where the broker can do it: what is published within settles the message.
+
+        Gives the producer for that; ``None`` where the two are two steps.
+        """
+        channel = broker.lasting(self.received.channel)
+        if channel is None:
+            yield None
+            return
+        with channel.in_place_of(self.received.delivery_tag):
+            yield kombu.Producer(channel)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether nobody else can have the message now, as far as can be known."""
+        channel = broker.lasting(self.received.channel)
+        return channel is None or channel.is_ours(self.received.delivery_tag)
+
     def hold(self, seconds: float, then: Callable[[], object]) -> None:
         """Keep the message in hand for a while, and go on if it is still ours."""
 
@@ -135,7 +158,9 @@ class Handover:
 
         self.later(seconds, go_on)
 
-    def _write(self, verdict: Verdict, outcome: Outcome, facts: RunFacts) -> None:
+    def _write(
+        self, verdict: Verdict, outcome: Outcome, facts: RunFacts, producer: Any
+    ) -> None:
         now = system_clock()
         match verdict:
             case Ack():
@@ -143,14 +168,18 @@ class Handover:
             case Retry():
                 if self.retry is None:
                     raise TypeError(f"{self.delivery} has no task to retry")
-                self.retry(verdict)
+                self.retry(verdict, producer)
             case Requeue(at):
                 keep = self.policy.max_strikes
                 changed = notes.after(self.delivery, outcome, now, keep)
                 message = self._stored().with_headers(**changed)
-                queue.put_back(self.app, message, not_before=at if at > now else None)
+                not_before = at if at > now else None
+                queue.put_back(
+                    self.app, message, not_before=not_before, producer=producer
+                )
             case Bury(reason):
-                queue.bury(self.app, self._letter(reason, outcome, facts, now))
+                letter = self._letter(reason, outcome, facts, now)
+                queue.bury(self.app, letter, producer=producer)
 
     def _stored(self) -> StoredMessage:
         return StoredMessage.of(self.received, self.delivery.queue)

@@ -12,6 +12,8 @@ from celery.worker.state import active_requests, requests
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.imports import symbol_by_name
 
+from unstuck.worker import notes
+
 CAN_ADOPT = celery.VERSION >= (5, 7)
 """Celery 5.6 forgets what runs in its pool when the connection is lost."""
 
@@ -70,7 +72,11 @@ def was_lost(message: Any) -> bool:
     """Whether this message was in somebody's hands before, who did not settle it.
 
     We never let a broker put a message back: what we queue again is published anew.
+    Where the broker counts, one that was given back unused was not lost.
     """
+    count = message.headers.get(notes.COUNT)
+    if isinstance(count, int):
+        return count > 0
     info = message.delivery_info or {}
     return bool(info.get("redelivered") or message.headers.get("redelivered"))
 

@@ -1,0 +1,635 @@
+"""A channel on Redis Streams.
+
+How it connects, pub/sub for fanout exchanges, and the tables of bindings are kombu's own
+Redis channel's; queues are not. Seams of kombu used here, each covered by
+tests/contract/test_transport.py: the poller calls ``_brpop_start`` when there is room for
+messages and the handler named BRPOP when the connection has something to read;
+``basic_publish`` calls ``_put`` for each queue.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from queue import Empty
+from typing import Any
+
+from amqp.protocol import queue_declare_ok_t
+from kombu.transport import redis as kombu_redis
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
+from kombu.utils.uuid import uuid
+from redis.exceptions import NoScriptError, ResponseError
+
+from unstuck.transport import scripts
+from unstuck.transport.desk import Desk, Step, ack_commands, tag_of
+from unstuck.transport.keys import GROUP, RETURNED, Keys, queue_of
+from unstuck.transport.offices import office_of, plain_client
+from unstuck.transport.qos import QoS
+from unstuck.transport.steward import Service, Steward
+
+logger = logging.getLogger(__name__)
+
+BLOCK_SECONDS = 1.0
+ANSWER_SECONDS = 4.0
+"""An answer that is so late will not come: the other side of the connection is gone."""
+
+PAUSE_SECONDS = 1.0
+"""After an answer that says that the server cannot do it now."""
+
+PURGE_AT_ONCE = 1000
+COUNT_HEADER = "x-delivery-count"
+"""How often a message was lost with the node that had it; RabbitMQ's name for it."""
+
+_Entry = tuple[str, str, list[bytes]]
+
+
+class Channel(kombu_redis.Channel):
+    """A channel whose messages stay ours when its connection is lost."""
+
+    QoS = QoS
+
+    socket_timeout = 4
+    socket_connect_timeout = 2
+    socket_keepalive = True
+    lease_seconds = 5.0
+    node: str | None = None
+    predecessors: Sequence[str] = ()
+
+    from_transport_options = (
+        *kombu_redis.Channel.from_transport_options,
+        "lease_seconds",
+        "node",
+        "predecessors",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.kept: Collection[str] = ()
+        """The messages that stay in hand when the channel closes."""
+
+        self._no_ack: set[str] = set()
+        self._reading: _Reading | None = None
+        self._polled: set[str] = set()
+        self._has_steward = False
+        self._not_before = 0.0
+        self._hungry = True
+        """Whether the last read has found as many messages as it asked for."""
+
+        self._place = threading.local()
+        self._commands: Any = None
+        self._one_client: Any = None
+        super().__init__(*args, **kwargs)
+        self.handlers["BRPOP"] = self._read
+
+    @cached_property
+    def keys(self) -> Keys:
+        """What things are called."""
+        return Keys(self.global_keyprefix)
+
+    @cached_property
+    def desk(self) -> Desk:
+        """What this process has in hand."""
+        return self._office[0]
+
+    @cached_property
+    def _steward(self) -> Steward:
+        return self._office[1]
+
+    @cached_property
+    def _office(self) -> tuple[Desk, Steward]:
+        return office_of(self)
+
+    @cached_property
+    def steps(self) -> tuple[str, ...]:
+        """The streams of each queue, the most urgent first."""
+        return (RETURNED, *(str(step) for step in self.priority_steps))
+
+    # Publishing.
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        batch = kwargs.pop("_publish_batch", None)
+        put = self._command_to_put(queue, message)
+        expires = self._expires.get(queue)
+        collected = getattr(self._place, "puts", None)
+        if collected is not None:
+            collected.append(put)
+        elif batch is not None:
+            for command in self._with_expiry(queue, _as_command(put), expires):
+                batch.add("execute_command", *command)
+        elif expires:
+            with self.commands.pipeline(transaction=False) as pipe:
+                for command in self._with_expiry(queue, _as_command(put), expires):
+                    pipe.execute_command(*command)
+                pipe.execute()
+        else:
+            self.commands.execute_command(*_as_command(put))
+
+    def _command_to_put(self, queue: str, message: Any) -> tuple[Any, ...]:
+        """The five arguments of ``put`` in the scripts."""
+        step = self.priority(self._get_message_priority(message))
+        due = _due_milliseconds(message)
+        content = dumps(message)
+        if due is None:
+            return ("now", self.keys.stream(queue, step), content, "", "")
+        member = f"{step}|{content}"
+        return (self.keys.due, self.keys.delayed(queue), due, member, queue)
+
+    def _with_expiry(
+        self, queue: str, command: tuple[Any, ...], expires: int | None
+    ) -> Iterator[tuple[Any, ...]]:
+        yield command
+        if expires:
+            for name in self._names_of(queue):
+                yield ("PEXPIRE", name, expires)
+
+    @contextmanager
+    def in_place_of(self, delivery_tag: str) -> Iterator[None]:
+        """What is published within takes the place of a message that is in hand.
+
+        As one step, carried out soon and until the server has taken it; not at all if the
+        message is no longer ours by then. Without anything published it is acknowledged.
+        """
+        puts: list[tuple[Any, ...]] = []
+        self._place.puts = puts
+        try:
+            yield
+        finally:
+            self._place.puts = None
+        self.qos.release(delivery_tag)
+        if puts:
+            arguments = [each for put in puts for each in put]
+            self.desk.step(Step(delivery_tag, scripts.SETTLE, arguments))
+        else:
+            self.desk.ack(delivery_tag)
+
+    def keep(self, delivery_tags: Collection[str]) -> None:
+        """These stay in hand when the channel closes; all others are for others."""
+        self.kept = delivery_tags
+
+    def is_ours(self, delivery_tag: str) -> bool:
+        """Whether nobody else can have that message now, as far as can be known."""
+        return self.desk.is_ours(delivery_tag)
+
+    # Consuming.
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        """Consume from ``queue``."""
+        if no_ack:
+            self._no_ack.add(queue)
+        consumer = super().basic_consume(queue, no_ack, *args, **kwargs)
+        self._hungry = True
+        self._tell_steward()
+        return consumer
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        queue = self._tag_to_queue.get(consumer_tag)
+        fanout = queue in self._fanout_queues
+        cancelled = super()._basic_cancel(consumer_tag)
+        self._no_ack.discard(queue)
+        if queue is not None and not fanout:
+            self._stop_reading()
+            self._tell_steward()
+        return cancelled
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        """One message now, or ``None``."""
+        if not no_ack and queue not in self._polled:
+            self._polled.add(queue)
+            self._tell_steward()
+        streams = self._streams_of([queue])
+        with self.commands.pipeline(transaction=False) as pipe:
+            for name, stream in self._lists_of(queue).items():
+                pipe.eval(scripts.BRIDGE.text, 2, name, stream, PURGE_AT_ONCE)
+            pops = str(int(no_ack)) * len(streams)
+            head = ("EVAL", scripts.RESERVE.text, len(streams))
+            pipe.execute_command(*head, *streams, self.desk.node, 1, pops)
+            found = pipe.execute()[-1]
+        for stream, entry, fields in _entries_in(found):
+            tag = tag_of(stream, entry)
+            message = self.Message(message_in(fields, tag), channel=self)
+            if not no_ack and self.desk.reserve(tag):
+                self.qos.append(message, tag)
+            return message
+        return None
+
+    def _tell_steward(self) -> None:
+        """Have what is read here looked after, and what is in hand."""
+        queues = [*self.active_queues, *self._polled]
+        if not queues and not self.qos._delivered:
+            self._dismiss_steward(wait=False)
+            return
+        self._has_steward = True
+        service = Service(
+            streams=[name for queue in queues for name in self._streams_of([queue])],
+            lists={k: v for queue in queues for k, v in self._lists_of(queue).items()},
+            expiring={
+                name: self._expires[queue]
+                for queue in queues
+                if queue in self._expires
+                for name in self._names_of(queue)
+            },
+            restore=self._restore_of_others,
+        )
+        self._steward.serve(self, service)
+
+    def _dismiss_steward(self, *, wait: bool) -> None:
+        if self._has_steward:
+            self._has_steward = False
+            self._steward.dismiss(self, wait=wait)
+
+    def _streams_of(self, queues: Iterable[str]) -> list[str]:
+        queues = list(queues)
+        return [
+            self.keys.stream(queue, step) for step in self.steps for queue in queues
+        ]
+
+    def _lists_of(self, queue: str) -> dict[str, str]:
+        """kombu's own for this queue, each with the stream for its messages."""
+        prefix = self.global_keyprefix
+        return {
+            prefix + self._q_for_pri(queue, step): self.keys.stream(queue, step)
+            for step in self.priority_steps
+        }
+
+    def _names_of(self, queue: str) -> list[str]:
+        """All that there is of a queue."""
+        return [*self._streams_of([queue]), self.keys.delayed(queue)]
+
+    def _restore_of_others(self) -> None:
+        """Give back what dead workers with kombu's own transport had in hand.
+
+        As that transport does, and after its ``visibility_timeout``; its messages go to its
+        lists, and come from there.
+        """
+        if not self.closed and self.commands.exists(
+            self.global_keyprefix + self.unacked_index_key
+        ):
+            kombu_redis.QoS(self).restore_visible()
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Ask for messages; the answer comes when it comes."""
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        room = self.qos.room
+        if not queues or room <= 0 or time.monotonic() < self._not_before:
+            return
+        streams = self._streams_of(queues)
+        acks = self.desk.take_acks()
+        if acks or self._hungry:
+            self._reading = _Reading(acks=acks, asked=room)
+            self._ask(*ack_commands(acks), self._reserve(streams, room))
+        else:
+            self._reading = _Reading(blocks=True, asked=1)
+            self._ask(self._wait_for_one(streams))
+
+    def _ask(self, *commands: Sequence[Any]) -> None:
+        connection = self.client.connection
+        self._in_poll = connection
+        try:
+            connection.send_packed_command(connection.pack_commands(commands))
+        except self.connection_errors:
+            self._lost_connection()
+            raise
+
+    def _reserve(self, streams: Sequence[str], room: int) -> tuple[Any, ...]:
+        root, no_ack = self.keys.root, self._no_ack
+        pops = "".join("01"[queue_of(stream, root) in no_ack] for stream in streams)
+        head = ("EVALSHA", scripts.RESERVE.sha, len(streams))
+        return (*head, *streams, self.desk.node, room, pops)
+
+    def _wait_for_one(self, streams: Sequence[str]) -> tuple[Any, ...]:
+        head = ("XREADGROUP", "GROUP", GROUP, self.desk.node, "COUNT", 1)
+        milliseconds = int(BLOCK_SECONDS * 1000)
+        news = [">"] * len(streams)
+        return (*head, "BLOCK", milliseconds, "STREAMS", *streams, *news)
+
+    def _read(self) -> bool:
+        """Take what the server has answered, and deliver it."""
+        reading, self._reading = self._reading, None
+        self._in_poll = None
+        if reading is None:
+            # Nothing was asked: the server has closed the connection.
+            self._lost_connection()
+            raise Empty
+        try:
+            answer = self._answer_to(reading)
+        except ResponseError as error:
+            self._on_refusal(error)
+            raise Empty from None
+        except self.connection_errors as error:
+            logger.info("The connection that messages come by was lost: %s", error)
+            self._lost_connection(reading)
+            raise Empty from None
+        entries = list(_entries_in(answer))
+        self._hungry = (
+            bool(entries) if reading.blocks else len(entries) >= reading.asked
+        )
+        self._deliver_all(entries, popped=not reading.blocks)
+        if not entries:
+            raise Empty
+        return True
+
+    def _answer_to(self, reading: _Reading) -> Any:
+        connection = self.client.connection
+        removed = 0
+        for command in ack_commands(reading.acks):
+            answer = connection.read_response()
+            if command[0] == "XACK":
+                removed += answer
+        if reading.acks:
+            acks, reading.acks = reading.acks, []
+            self.desk.said(acks, removed)
+        return connection.read_response()
+
+    def _on_refusal(self, error: ResponseError) -> None:
+        """The server cannot do it, or not now."""
+        self._hungry = True
+        if isinstance(error, NoScriptError):
+            self.commands.script_load(scripts.RESERVE.text)
+        elif "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
+            logger.warning("The server has lost its streams; they are made anew")
+        else:
+            logger.warning("The server refuses to give messages: %s", error)
+            self._not_before = time.monotonic() + PAUSE_SECONDS
+            self._lost_connection()
+
+    def _lost_connection(self, reading: _Reading | None = None) -> None:
+        """Connect anew when messages are asked for next; nothing is lost by it."""
+        reading = reading or self._reading
+        self._reading = None
+        if reading:
+            self.desk.put_back_acks(reading.acks)
+        self._hungry = True
+        self._steward.suspect_ghosts()
+        self.client.connection.disconnect()
+
+    def _stop_reading(self) -> None:
+        """What was asked for is wanted no more."""
+        if self._reading:
+            self._lost_connection()
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether messages are wanted, and none are asked for yet."""
+        wanted = self._reading is None and bool(self.active_queues)
+        return bool(wanted and self.qos.can_consume())
+
+    def say_what_cannot_wait(self) -> None:
+        """Have the steward say what no question takes along soon."""
+        waits_for_all = self._reading is not None and not self._reading.blocks
+        if self._has_steward and not waits_for_all and self.desk.has_something_to_say:
+            self.desk.wake()
+
+    def drop_if_overdue(self) -> None:
+        """Do not wait for an answer that will not come."""
+        reading = self._reading
+        if reading and time.monotonic() > reading.overdue_at:
+            logger.warning("The server does not answer; connecting anew")
+            self._lost_connection()
+
+    def _deliver_all(self, entries: Sequence[_Entry], *, popped: bool) -> None:
+        """Hand them to the consumers; ``popped``: those that need no ack are gone."""
+        waiting = iter(entries)
+        try:
+            for stream, entry, fields in waiting:
+                self._deliver_entry(stream, entry, fields, popped)
+        finally:
+            # Whoever was to take one has raised: the others are for others.
+            for stream, entry, _ in waiting:
+                self._refuse(tag_of(stream, entry))
+
+    def _deliver_entry(
+        self, stream: str, entry: str, fields: list[bytes], popped: bool
+    ) -> None:
+        queue, tag = queue_of(stream, self.keys.root), tag_of(stream, entry)
+        if queue in self._no_ack and popped:
+            pass
+        elif queue not in self.connection._callbacks or not self.qos.can_consume():
+            self._refuse(tag)
+            return
+        elif not self.desk.reserve(tag):
+            return
+        elif queue in self._no_ack:
+            self.desk.ack(tag)
+        self._queue_cycle.rotate(queue)
+        self.connection._deliver(message_in(fields, tag), queue)
+
+    def _refuse(self, tag: str) -> None:
+        if self.desk.reserve(tag):
+            self.desk.give_back(tag)
+
+    def _receive(self) -> bool:
+        """Fanout messages: connect anew when that connection was lost."""
+        try:
+            return bool(super()._receive())
+        except self.connection_errors as error:
+            logger.info("The connection that broadcasts come by was lost: %s", error)
+            self._in_listen = None
+            self.subclient.connection.disconnect()
+            raise Empty from None
+
+    def _poll_error(self, kind: str, **options: Any) -> None:
+        self.handlers[kind]()
+
+    # Queues.
+
+    def queue_declare(
+        self, queue: str | None = None, passive: bool = False, **kwargs: Any
+    ) -> queue_declare_ok_t:
+        """Declare a queue; says how many messages wait in it, and how many read it."""
+        queue = queue or f"amq.gen-{uuid()}"
+        if passive:
+            declared = super().queue_declare(queue, passive=True, **kwargs)
+            return declared._replace(consumer_count=self._count(queue)[1])
+        self._new_queue(queue, **kwargs)
+        return queue_declare_ok_t(queue, *self._count(queue))
+
+    def _new_queue(self, queue: str, **kwargs: Any) -> None:
+        super()._new_queue(queue, **kwargs)
+        self.commands.execute_command("SADD", self.keys.queues, queue)
+
+    def _has_queue(self, queue: str, **kwargs: Any) -> bool:
+        with self.commands.pipeline(transaction=False) as pipe:
+            pipe.execute_command("SISMEMBER", self.keys.queues, queue)
+            pipe.execute_command(
+                "EXISTS", *self._names_of(queue), *self._lists_of(queue)
+            )
+            return any(pipe.execute())
+
+    def _size(self, queue: str) -> int:
+        return self._count(queue)[0]
+
+    def _count(self, queue: str) -> tuple[int, int]:
+        """How many messages wait, and how many read them."""
+        if self._has_steward:
+            self.desk.flush(self.commands)
+        streams, lists = self._streams_of([queue]), self._lists_of(queue)
+        head = ("EVAL", scripts.SIZE.text, len(streams) + len(lists))
+        waiting, readers = self.commands.execute_command(
+            *head, *streams, *lists, len(streams)
+        )
+        return waiting, readers
+
+    def _purge(self, queue: str) -> int:
+        purged = 0
+        for stream in self._streams_of([queue]):
+            command = ("EVAL", scripts.PURGE.text, 1, stream, PURGE_AT_ONCE)
+            while number := self.commands.execute_command(*command):
+                purged += number
+        return int(purged) + int(super()._purge(queue))
+
+    def queue_delete(
+        self,
+        queue: str,
+        if_unused: bool = False,
+        if_empty: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Delete a queue with all that is in it, delayed messages too."""
+        waiting, readers = self._count(queue)
+        if (if_empty and waiting) or (if_unused and readers):
+            return
+        super().queue_delete(queue, **kwargs)
+        with self.commands.pipeline(transaction=True) as pipe:
+            pipe.execute_command("DEL", *self._names_of(queue), *self._lists_of(queue))
+            pipe.execute_command("SREM", self.keys.queues, queue)
+            pipe.execute_command("ZREM", self.keys.due, queue)
+            pipe.execute()
+
+    # The connection.
+
+    @property
+    def commands(self) -> Any:
+        """A client that returns what the server says as it is."""
+        if self._commands is None or self._commands.connection_pool is not self.pool:
+            self._commands = plain_client(self.pool)
+        return self._commands
+
+    def _connparams(self, asynchronous: bool = False) -> Any:
+        # The shape of some answers depends on the protocol.
+        return {**super()._connparams(asynchronous=asynchronous), "protocol": 2}
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        # kombu makes a client for each command; one is enough.
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        if (
+            self._one_client is None
+            or self._one_client.connection_pool is not self.pool
+        ):
+            self._one_client = super()._create_client()
+        return self._one_client
+
+    def close(self) -> None:
+        """Close the channel; what is in hand and not kept is for others."""
+        if not self.closed:
+            self._closing = True
+            self._stop_reading()
+            if "_office" in vars(self):
+                self.qos.restore_unacked_once()
+                self._polled.clear()
+                self._dismiss_steward(wait=True)
+        super().close()
+
+
+class SentinelChannel(Channel, kombu_redis.SentinelChannel):
+    """A channel to the server that Sentinel says is the primary one."""
+
+    from_transport_options = (
+        *kombu_redis.SentinelChannel.from_transport_options,
+        *Channel.from_transport_options,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reading:
+    """What was asked for on the connection that messages come by."""
+
+    asked: int
+    """How many messages."""
+
+    acks: list[str] = field(default_factory=list)
+    """What was acknowledged along with it."""
+
+    blocks: bool = False
+    """Whether the server answers when there is something, not at once."""
+
+    overdue_at: float = 0.0
+    """When the answer is so late, on the monotonic clock, that it will not come."""
+
+    def __post_init__(self) -> None:
+        wait = ANSWER_SECONDS + (BLOCK_SECONDS if self.blocks else 0)
+        self.overdue_at = time.monotonic() + wait
+
+
+def _as_command(put: tuple[Any, ...]) -> tuple[Any, ...]:
+    kind, key, *rest = put
+    if kind == "now":
+        return ("XADD", key, "*", "m", rest[0])
+    return ("EVAL", scripts.DELAY.text, 0, *put)
+
+
+def _due_milliseconds(message: Mapping[str, Any]) -> int | None:
+    """When a message wants to be delivered, if that is not now.
+
+    Celery writes it into the headers, as ISO 8601; what has no time zone or cannot be read
+    is left to the worker, which knows how to.
+    """
+    eta = (message.get("headers") or {}).get("eta")
+    if not isinstance(eta, str):
+        return None
+    try:
+        at = datetime.fromisoformat(eta)
+    except ValueError:
+        return None
+    if at.tzinfo is None or at <= datetime.now(UTC):
+        return None
+    return int(at.timestamp() * 1000)
+
+
+def _entries_in(answer: Any) -> Iterator[_Entry]:
+    """Stream, id and fields of each message in what the server has answered."""
+    for name, entries in answer or ():
+        stream = bytes_to_str(name)
+        for entry, fields in entries:
+            yield stream, bytes_to_str(entry), fields
+
+
+def message_in(fields: Sequence[bytes], tag: str) -> dict[str, Any]:
+    """A message as kombu's virtual channels have it, with what is known of its way here.
+
+    What is no such message becomes one whose body it is, for the worker to bury.
+    """
+    content, notes = fields[1], dict(zip(fields[2::2], fields[3::2], strict=True))
+    try:
+        message = loads(bytes_to_str(content))
+        properties, headers = message["properties"], message["headers"]
+        info = properties["delivery_info"]
+        info["redelivered"] = False
+        properties["delivery_tag"] = tag
+    except (ValueError, TypeError, KeyError):
+        return _unreadable(content, tag)
+    if notes:
+        info["redelivered"] = True
+        headers[COUNT_HEADER] = int(notes.get(b"d", 0))
+    return dict(message)
+
+
+def _unreadable(content: bytes, tag: str) -> dict[str, Any]:
+    return {
+        "body": base64.b64encode(content).decode("ascii"),
+        "content-type": "application/octet-stream",
+        "content-encoding": "binary",
+        "headers": {},
+        "properties": {
+            "body_encoding": "base64",
+            "delivery_tag": tag,
+            "delivery_info": {"exchange": "", "routing_key": ""},
+        },
+    }

@@ -1,0 +1,258 @@
+"""What this process has reserved on one server, and what it has yet to say of it.
+
+Channels and connections come and go; what is reserved stays with the process, under the
+name of its node, as long as its lease lives. So an acknowledgement is never lost with a
+connection: it waits here until the server has taken it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError, ResponseError
+
+from unstuck.transport import scripts
+from unstuck.transport.keys import GROUP
+
+logger = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 1000
+"""Acknowledgements in one command."""
+
+
+def tag_of(stream: str, entry: str) -> str:
+    """The delivery tag of an entry; the id of an entry is never used again."""
+    return f"{entry} {stream}"
+
+
+def entry_of(tag: str) -> tuple[str, str]:
+    """The stream and the id in it."""
+    entry, _, stream = tag.partition(" ")
+    return stream, entry
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to be done to a reserved message as one step on the server."""
+
+    tag: str
+    script: scripts.Script
+    arguments: Sequence[Any] = ()
+
+    def command(self) -> tuple[Any, ...]:
+        """As it is sent."""
+        stream, entry = entry_of(self.tag)
+        return ("EVAL", self.script.text, 0, stream, entry, *self.arguments)
+
+
+class Desk:
+    """What one process has reserved, and what it has yet to say of it.
+
+    Safe to use from any thread.
+    """
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        """The name that the server knows this process by."""
+
+        self.reserved: set[str] = set()
+        """The tags of what is in our hands."""
+
+        self.kept: set[str] = set()
+        """Those of them whose channel is closed."""
+
+        self.zombies = 0
+        """How many endings were dropped because the message was somebody else's."""
+
+        self.lease_seconds = 0.0
+        self.renewed_at = 0.0
+        """When the lease was renewed last, on the monotonic clock."""
+
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.wake: Callable[[], object] = lambda: None
+        """Has what is to be said be said soon, by another thread."""
+
+        self._loop_thread: int | None = None
+        self._acks: deque[str] = deque()
+        self._steps: deque[Step] = deque()
+        self._leaving: set[str] = set()
+        """What the server has not yet been told of, as far as we know."""
+
+        self._lost: set[str] = set()
+        self._uncertain: set[str] = set()
+        """What it may have been told of before."""
+
+        self._changes = threading.Lock()
+        self._speaking = threading.Lock()
+
+    # Reserved messages.
+
+    def reserve(self, tag: str) -> bool:
+        """A message came in; ``False`` if it has been given back meanwhile."""
+        with self._changes:
+            if tag in self._lost:
+                self._lost.discard(tag)
+                return False
+            self.reserved.add(tag)
+        return True
+
+    def is_ours(self, tag: str) -> bool:
+        """Whether nobody else can have the message now, as far as can be known here."""
+        fresh = time.monotonic() - self.renewed_at < self.lease_seconds
+        return fresh and tag in self.reserved
+
+    def lose(self, tags: Iterable[str]) -> None:
+        """These were given to others while we were away."""
+        with self._changes:
+            for tag in tags:
+                self._lost.add(tag)
+                self.reserved.discard(tag)
+                self.kept.discard(tag)
+
+    def lose_unless_known(self, tag: str) -> bool:
+        """What has not reached us yet shall not, from now on; ``False`` if it has."""
+        with self._changes:
+            if tag in self.reserved or tag in self._leaving:
+                return False
+            self._lost.add(tag)
+        return True
+
+    # What is to be said of them.
+
+    def ack(self, tag: str) -> None:
+        """It has come to its end; nothing if that, or anything else, was said before."""
+        if self._let_go(tag):
+            self._acks.append(tag)
+            self._say_soon()
+
+    def step(self, step: Step) -> None:
+        """Have something done to it; it is not ours any more."""
+        if self._let_go(step.tag):
+            self._steps.append(step)
+            self._say_soon()
+
+    def give_back(self, tag: str) -> None:
+        """Let others have it."""
+        self.step(Step(tag, scripts.GIVE_BACK))
+
+    def _let_go(self, tag: str) -> bool:
+        with self._changes:
+            self.kept.discard(tag)
+            ours, lost = tag in self.reserved, tag in self._lost
+            self.reserved.discard(tag)
+            self._lost.discard(tag)
+            if ours:
+                self._leaving.add(tag)
+        if lost:
+            self._count_zombies(1)
+        return ours
+
+    @property
+    def has_something_to_say(self) -> bool:
+        """Whether the server has yet to be told of anything."""
+        return bool(self._acks or self._steps)
+
+    def _say_soon(self) -> None:
+        if self._loop_thread is None:
+            self.wake()
+        elif self._loop_thread != threading.get_ident():
+            os.eventfd_write(self.bell, 1)
+
+    # The event loop.
+
+    def belong_to_loop(self, loop: Any) -> None:
+        """The event loop of this thread takes along what is to be said."""
+        self._loop_thread = threading.get_ident()
+        loop.add_reader(self.bell, self._hear_bell)
+
+    def _hear_bell(self) -> None:
+        os.eventfd_read(self.bell)
+
+    # Saying it.
+
+    def take_acks(self) -> list[str]:
+        """What is to be acknowledged; whoever takes it says it or puts it back."""
+        taken: list[str] = []
+        while self._acks and len(taken) < MOST_AT_ONCE:
+            taken.append(self._acks.popleft())
+        return taken
+
+    def put_back_acks(self, tags: Iterable[str]) -> None:
+        """They could not be said, or it is not known whether they were."""
+        tags = list(tags)
+        self._uncertain.update(tags)
+        self._acks.extend(tags)
+
+    def said(self, tags: Collection[str], removed: int) -> None:
+        """The server was told, and has removed so many of these."""
+        self._leaving.difference_update(tags)
+        certain = len(tags) - len(self._uncertain.intersection(tags))
+        self._uncertain.difference_update(tags)
+        if removed < certain:
+            self._count_zombies(certain - removed)
+
+    def _count_zombies(self, number: int) -> None:
+        self.zombies += number
+        logger.warning(
+            "%d messages had been given to others when they were acknowledged here; "
+            "that is dropped",
+            number,
+        )
+
+    def flush(self, client: Any) -> None:
+        """Say all that is to be said. Raises ``RedisError`` and says the rest later."""
+        with self._speaking:
+            while acks := self.take_acks():
+                self._flush_acks(client, acks)
+            while self._steps:
+                self._flush_step(client, self._steps[0])
+
+    def _flush_acks(self, client: Any, acks: list[str]) -> None:
+        with client.pipeline(transaction=False) as pipe:
+            for command in ack_commands(acks):
+                pipe.execute_command(*command)
+            try:
+                replies = pipe.execute()
+            except BaseException:
+                self.put_back_acks(acks)
+                raise
+        self.said(acks, sum(replies[::2]))
+
+    def _flush_step(self, client: Any, step: Step) -> None:
+        try:
+            done = client.execute_command(*step.command())
+        except ResponseError as error:
+            if not _is_permanent(error):
+                raise
+            # Nobody could ever take it: the message stays reserved until we are gone.
+            logger.exception("%s cannot be settled", step.tag)
+            done = 1
+        except RedisError:
+            self._uncertain.add(step.tag)
+            raise
+        self._steps.popleft()
+        self.said([step.tag], done)
+
+
+def ack_commands(tags: Iterable[str]) -> list[tuple[str, ...]]:
+    """Two commands for each stream; the first tells how many were still ours."""
+    by_stream: dict[str, list[str]] = {}
+    for tag in tags:
+        stream, entry = entry_of(tag)
+        by_stream.setdefault(stream, []).append(entry)
+    commands: list[tuple[str, ...]] = []
+    for stream, entries in by_stream.items():
+        commands.append(("XACK", stream, GROUP, *entries))
+        commands.append(("XDEL", stream, *entries))
+    return commands
+
+
+def _is_permanent(error: RedisError) -> bool:
+    return "WRONGTYPE" in str(error)
