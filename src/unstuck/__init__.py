@@ -7,6 +7,7 @@ Swap ``from celery import Celery`` for ``from unstuck import Celery`` and add
 from unstuck.app import Celery
 from unstuck.core.errors import (
     BrokerUnreachable,
+    NotAllSent,
     ReplayError,
     SettingsError,
     UnstuckError,
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BrokerUnreachable",
     "Celery",
+    "NotAllSent",
     "ReplayError",
     "SettingsError",
     "UnstuckError",

@@ -5,7 +5,7 @@ Our own transport for Redis can; it is an island, and neither imports the other.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -17,6 +17,21 @@ class LastingChannel(Protocol):
     until the broker has taken it, also by a channel that is closed.
     """
 
+    def collected(self) -> AbstractContextManager[list[Any]]:
+        """What is published within, by this thread, is not sent but collected.
+
+        Each has a ``content``, the message as JSON, and ``with_content`` for another.
+        """
+
+    def send(self, put: Any) -> None:
+        """Publish one that was collected."""
+
+    def send_all(self, puts: Sequence[Any]) -> list[Exception | None]:
+        """Publish what was collected, in as few round trips as possible.
+
+        Says for each what the broker had against it.
+        """
+
     def keep(self, delivery_tags: Collection[str]) -> None:
         """These stay in hand when the channel closes; all others are for others."""
 
@@ -25,6 +40,12 @@ class LastingChannel(Protocol):
 
         Both become true as one step, or neither; neither if it is no longer ours.
         """
+
+    def take_ahead(self, appetite: Callable[[], int]) -> None:
+        """Take as many messages beyond the prefetch count as ``appetite`` says."""
+
+    def surplus(self) -> int:
+        """How many messages beyond the prefetch count are in hand and not wanted now."""
 
     def is_ours(self, delivery_tag: str) -> bool:
         """Whether nobody else can have that message now, as far as can be known."""

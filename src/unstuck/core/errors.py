@@ -6,12 +6,14 @@ UnstuckError
  ├ NoSuchLetter        an id that fits no letter, or more than one
  ├ ReplayError         a dead letter that cannot be put back as asked
  ├ PurgeError          dead letters that cannot be deleted as asked
+ ├ NotAllSent          some of many tasks that were published at once
  └ BrokerUnreachable   the broker did not answer in time
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class UnstuckError(Exception):
@@ -24,6 +26,24 @@ class SettingsError(UnstuckError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class NotAllSent(UnstuckError):
+    """Of many tasks that were published at once, some were not taken by the broker.
+
+    ``failed`` maps the place in the list of calls to the error, ``results`` has what the
+    call would have returned, with ``None`` in the places of those.
+    """
+
+    def __init__(
+        self, results: Sequence[Any], failed: Mapping[int, BaseException]
+    ) -> None:
+        self.results, self.failed = list(results), dict(failed)
+        place, error = next(iter(self.failed.items()))
+        super().__init__(
+            f"{len(self.failed)} of {len(self.results)} tasks were not sent; the first is "
+            f"number {place}: {error}. The others are: do not send them again."
+        )
 
 
 class ReplayError(UnstuckError):

@@ -62,6 +62,9 @@ class Crew:
         self.lock = threading.RLock()
         self.members: dict[int, Member] = {}
         self.on_new_deadline: Callable[[float], None] = lambda at: None
+        self.call_soon: Callable[[Callable[[], Any]], Any] | None = None
+        """Has the event loop call a function in its next round."""
+
         self._nursery = nursery
         self._main_row = nursery.board.row(MAIN)
         self._waiting: deque[Job] = deque()
@@ -71,6 +74,7 @@ class Crew:
         self._births = 0
         """How many children were asked for and are not there yet."""
 
+        self._will_dispatch = False
         self._failed_births = 0
         self._no_birth_before = 0.0
         self._next_census = 0.0
@@ -120,12 +124,30 @@ class Crew:
             self._next_census = 0.0
         if self.terms.threaded:
             os.eventfd_write(self._bell, 1)
-            return
-        self.dispatch()
-        self.replenish()
+        elif self.call_soon is None:
+            self.dispatch()
+        elif not self._will_dispatch:
+            # Those that come together are given together: a child that gets several in
+            # a row is woken once, and so is main by its answers.
+            self._will_dispatch = True
+            self.call_soon(self.dispatch)
+
+    def appetite(self) -> int:
+        """How many jobs more could be taken now without one that waits long.
+
+        None, unless all that ran lately was short and no child is busy for longer.
+        """
+        now = time.monotonic()
+        if not self._pace.is_calm(now):
+            return 0
+        with self.lock:
+            lively = [m for m in self.members.values() if m.is_lively(now)]
+            in_hand = len(self._waiting) + sum(len(m.jobs) for m in lively)
+        return max(0, min(len(lively), self.terms.limit) * BATCH - in_hand)
 
     def dispatch(self) -> None:
         """Give waiting jobs to free children."""
+        self._will_dispatch = False
         while pick := self._pick():
             job, member = pick
             if self._may_start(job) and not self._hand(job, member):
@@ -152,30 +174,28 @@ class Crew:
         return None
 
     def _taker(self, job: Job) -> Member | None:
-        serving = [m for m in self.members.values() if m.state is State.SERVING]
-        free = [m for m in serving if not m.jobs]
-        if free and (job.extra or self._running() < self.terms.limit):
+        free, busy, running = [], [], 0
+        for member in self.members.values():
+            if member.jobs:
+                alive = member.state is not State.KILLED
+                running += alive and not member.jobs[0].extra
+                busy.append(member)
+            elif member.state is State.SERVING:
+                free.append(member)
+        if free and (job.extra or running < self.terms.limit):
             # The one that has done most: its spare stays fresh.
             return max(free, key=lambda m: m.given)
         if job.extra or not self._pace.is_short(job.name):
             return None
-        return min(
-            (m for m in serving if self._may_take_one_more(m)),
-            key=lambda m: len(m.jobs),
-            default=None,
-        )
-
-    def _running(self) -> int:
-        return sum(
-            bool((job := m.current) and not job.extra and m.state is not State.KILLED)
-            for m in self.members.values()
-        )
+        takers = [m for m in busy if self._may_take_one_more(m)]
+        return min(takers, key=lambda m: len(m.jobs), default=None)
 
     def _may_take_one_more(self, member: Member) -> bool:
         """Whether another job would not wait long behind those that a child has."""
         most = self.terms.tasks_per_child
         return (
-            0 < len(member.jobs) < BATCH
+            member.state is State.SERVING
+            and len(member.jobs) < BATCH
             and not (most and member.given >= most)
             and all(
                 self._pace.is_short(job.name) and not job.extra for job in member.jobs

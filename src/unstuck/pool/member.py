@@ -14,9 +14,11 @@ from unstuck.pool.board import Column, Row
 from unstuck.pool.evidence import Evidence
 from unstuck.pool.job import Job
 from unstuck.pool.nursery import Born
+from unstuck.pool.pace import SHORT_SECONDS
 from unstuck.pool.wire import Kind, Packet
 
 LONGEST_DUMP = 256 * 1024
+LIVELY_SECONDS = 2 * SHORT_SECONDS
 EXIT = Packet(Kind.EXIT, 0, b"")
 
 
@@ -97,6 +99,13 @@ class Member:
     def is_free(self) -> bool:
         """Whether it waits for a job."""
         return self.state is State.SERVING and not self.jobs
+
+    def is_lively(self, now: float) -> bool:
+        """Whether it is free, or will be in a moment if what it runs is short."""
+        if self.state is not State.SERVING:
+            return False
+        job = self.current
+        return job is None or now - (job.started or now) < LIVELY_SECONDS
 
     def give(self, job: Job) -> bool:
         """Hand it a job; ``False`` if its line takes no more now."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 SHORT_SECONDS = 0.02
 CERTAIN_AFTER = 20
 """Short runs in a row before a task counts as short; one long run starts anew."""
+
+CALM_SECONDS = 1.0
+"""After a long run, until short ones are expected again."""
 
 
 class Pace:
@@ -12,11 +18,21 @@ class Pace:
 
     def __init__(self) -> None:
         self._streaks: dict[str, int] = {}
+        self._calm_from = math.inf
+        """When all runs have been short for long enough, on the monotonic clock."""
 
     def learn(self, name: str, seconds: float) -> None:
         """A run took so long."""
         short = seconds < SHORT_SECONDS
         self._streaks[name] = self._streaks.get(name, 0) + 1 if short else 0
+        if not short:
+            self._calm_from = time.monotonic() + CALM_SECONDS
+        elif self._calm_from == math.inf:
+            self._calm_from = 0.0
+
+    def is_calm(self, now: float) -> bool:
+        """Whether no run was long lately."""
+        return now >= self._calm_from
 
     def is_short(self, name: str) -> bool:
         """Whether a run can be expected to be over at once."""

@@ -95,6 +95,7 @@ class TaskPool(prefork.TaskPool):
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Have the event loop call us; after each reconnect anew."""
+        self.crew.call_soon = loop.call_soon
         loop.add_reader(self.crew.fileno(), self._turn)
         loop.call_repeatedly(BEAT_SECONDS, self._turn)
 
@@ -147,6 +148,10 @@ class TaskPool(prefork.TaskPool):
         )
         self.crew.submit(job)
         return job
+
+    def appetite(self) -> int:
+        """How many tasks more could be taken now without one that waits long."""
+        return self.crew.appetite()
 
     def flush(self) -> None:
         """Forget what has not begun: the connection that it came by is lost."""

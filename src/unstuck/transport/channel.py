@@ -3,20 +3,15 @@
 How it connects, pub/sub for fanout exchanges, and the tables of bindings are kombu's own
 Redis channel's; queues are not. Seams of kombu used here, each covered by
 tests/contract/test_transport.py: the poller calls ``_brpop_start`` when there is room for
-messages and the handler named BRPOP when the connection has something to read;
-``basic_publish`` calls ``_put`` for each queue.
+messages and the handler named BRPOP when the connection has something to read.
 """
 
 from __future__ import annotations
 
-import base64
 import logging
-import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from queue import Empty
 from typing import Any
@@ -24,14 +19,15 @@ from typing import Any
 from amqp.protocol import queue_declare_ok_t
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 from redis.exceptions import NoScriptError, ResponseError
 
 from unstuck.transport import scripts
-from unstuck.transport.desk import Desk, Step, ack_commands, tag_of
-from unstuck.transport.keys import GROUP, RETURNED, Keys, queue_of
+from unstuck.transport.desk import Desk, ack_commands, tag_of
+from unstuck.transport.keys import GROUP, RETURNED, queue_of
+from unstuck.transport.message import Message, message_in
 from unstuck.transport.offices import office_of, plain_client
+from unstuck.transport.publishing import PublishingChannel
 from unstuck.transport.qos import QoS
 from unstuck.transport.steward import Service, Steward
 
@@ -45,15 +41,16 @@ PAUSE_SECONDS = 1.0
 """After an answer that says that the server cannot do it now."""
 
 PURGE_AT_ONCE = 1000
-COUNT_HEADER = "x-delivery-count"
-"""How often a message was lost with the node that had it; RabbitMQ's name for it."""
+RESTORE_AT_ONCE = 1000
+"""So many that it takes the steward no time that the lease would miss."""
 
 _Entry = tuple[str, str, list[bytes]]
 
 
-class Channel(kombu_redis.Channel):
+class Channel(PublishingChannel):
     """A channel whose messages stay ours when its connection is lost."""
 
+    Message = Message
     QoS = QoS
 
     socket_timeout = 4
@@ -82,16 +79,10 @@ class Channel(kombu_redis.Channel):
         self._hungry = True
         """Whether the last read has found as many messages as it asked for."""
 
-        self._place = threading.local()
         self._commands: Any = None
         self._one_client: Any = None
         super().__init__(*args, **kwargs)
         self.handlers["BRPOP"] = self._read
-
-    @cached_property
-    def keys(self) -> Keys:
-        """What things are called."""
-        return Keys(self.global_keyprefix)
 
     @cached_property
     def desk(self) -> Desk:
@@ -111,67 +102,20 @@ class Channel(kombu_redis.Channel):
         """The streams of each queue, the most urgent first."""
         return (RETURNED, *(str(step) for step in self.priority_steps))
 
-    # Publishing.
-
-    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        batch = kwargs.pop("_publish_batch", None)
-        put = self._command_to_put(queue, message)
-        expires = self._expires.get(queue)
-        collected = getattr(self._place, "puts", None)
-        if collected is not None:
-            collected.append(put)
-        elif batch is not None:
-            for command in self._with_expiry(queue, _as_command(put), expires):
-                batch.add("execute_command", *command)
-        elif expires:
-            with self.commands.pipeline(transaction=False) as pipe:
-                for command in self._with_expiry(queue, _as_command(put), expires):
-                    pipe.execute_command(*command)
-                pipe.execute()
-        else:
-            self.commands.execute_command(*_as_command(put))
-
-    def _command_to_put(self, queue: str, message: Any) -> tuple[Any, ...]:
-        """The five arguments of ``put`` in the scripts."""
-        step = self.priority(self._get_message_priority(message))
-        due = _due_milliseconds(message)
-        content = dumps(message)
-        if due is None:
-            return ("now", self.keys.stream(queue, step), content, "", "")
-        member = f"{step}|{content}"
-        return (self.keys.due, self.keys.delayed(queue), due, member, queue)
-
-    def _with_expiry(
-        self, queue: str, command: tuple[Any, ...], expires: int | None
-    ) -> Iterator[tuple[Any, ...]]:
-        yield command
-        if expires:
-            for name in self._names_of(queue):
-                yield ("PEXPIRE", name, expires)
-
-    @contextmanager
-    def in_place_of(self, delivery_tag: str) -> Iterator[None]:
-        """What is published within takes the place of a message that is in hand.
-
-        As one step, carried out soon and until the server has taken it; not at all if the
-        message is no longer ours by then. Without anything published it is acknowledged.
-        """
-        puts: list[tuple[Any, ...]] = []
-        self._place.puts = puts
-        try:
-            yield
-        finally:
-            self._place.puts = None
-        self.qos.release(delivery_tag)
-        if puts:
-            arguments = [each for put in puts for each in put]
-            self.desk.step(Step(delivery_tag, scripts.SETTLE, arguments))
-        else:
-            self.desk.ack(delivery_tag)
-
     def keep(self, delivery_tags: Collection[str]) -> None:
         """These stay in hand when the channel closes; all others are for others."""
         self.kept = delivery_tags
+
+    def take_ahead(self, appetite: Callable[[], int]) -> None:
+        """Take as many messages beyond the prefetch count as ``appetite`` says."""
+        self.qos.appetite = appetite
+
+    def surplus(self) -> int:
+        """How many messages beyond the prefetch count are in hand and not wanted now."""
+        qos = self.qos
+        if not qos.prefetch_count or qos.appetite() > 0:
+            return 0
+        return int(qos.in_hand - qos.prefetch_count)
 
     def is_ours(self, delivery_tag: str) -> bool:
         """Whether nobody else can have that message now, as far as can be known."""
@@ -213,7 +157,7 @@ class Channel(kombu_redis.Channel):
             found = pipe.execute()[-1]
         for stream, entry, fields in _entries_in(found):
             tag = tag_of(stream, entry)
-            message = self.Message(message_in(fields, tag), channel=self)
+            message = self.Message(message_in(fields, tag, queue), channel=self)
             if not no_ack and self.desk.reserve(tag):
                 self.qos.append(message, tag)
             return message
@@ -271,7 +215,8 @@ class Channel(kombu_redis.Channel):
         if not self.closed and self.commands.exists(
             self.global_keyprefix + self.unacked_index_key
         ):
-            kombu_redis.QoS(self).restore_visible()
+            most = self.unacked_restore_limit or RESTORE_AT_ONCE
+            kombu_redis.QoS(self).restore_visible(num=most)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for messages; the answer comes when it comes."""
@@ -305,7 +250,8 @@ class Channel(kombu_redis.Channel):
 
     def _wait_for_one(self, streams: Sequence[str]) -> tuple[Any, ...]:
         head = ("XREADGROUP", "GROUP", GROUP, self.desk.node, "COUNT", 1)
-        milliseconds = int(BLOCK_SECONDS * 1000)
+        # When we are frozen, this must be over before our lease is.
+        milliseconds = int(min(BLOCK_SECONDS, self.lease_seconds / 4) * 1000)
         news = [">"] * len(streams)
         return (*head, "BLOCK", milliseconds, "STREAMS", *streams, *news)
 
@@ -320,6 +266,7 @@ class Channel(kombu_redis.Channel):
         try:
             answer = self._answer_to(reading)
         except ResponseError as error:
+            self.desk.put_back_acks(reading.acks)
             self._on_refusal(error)
             raise Empty from None
         except self.connection_errors as error:
@@ -418,7 +365,7 @@ class Channel(kombu_redis.Channel):
         elif queue in self._no_ack:
             self.desk.ack(tag)
         self._queue_cycle.rotate(queue)
-        self.connection._deliver(message_in(fields, tag), queue)
+        self.connection._deliver(message_in(fields, tag, queue), queue)
 
     def _refuse(self, tag: str) -> None:
         if self.desk.reserve(tag):
@@ -472,7 +419,7 @@ class Channel(kombu_redis.Channel):
         streams, lists = self._streams_of([queue]), self._lists_of(queue)
         head = ("EVAL", scripts.SIZE.text, len(streams) + len(lists))
         waiting, readers = self.commands.execute_command(
-            *head, *streams, *lists, len(streams)
+            *head, *streams, *lists, len(streams), self.keys.root
         )
         return waiting, readers
 
@@ -568,68 +515,9 @@ class _Reading:
         self.overdue_at = time.monotonic() + wait
 
 
-def _as_command(put: tuple[Any, ...]) -> tuple[Any, ...]:
-    kind, key, *rest = put
-    if kind == "now":
-        return ("XADD", key, "*", "m", rest[0])
-    return ("EVAL", scripts.DELAY.text, 0, *put)
-
-
-def _due_milliseconds(message: Mapping[str, Any]) -> int | None:
-    """When a message wants to be delivered, if that is not now.
-
-    Celery writes it into the headers, as ISO 8601; what has no time zone or cannot be read
-    is left to the worker, which knows how to.
-    """
-    eta = (message.get("headers") or {}).get("eta")
-    if not isinstance(eta, str):
-        return None
-    try:
-        at = datetime.fromisoformat(eta)
-    except ValueError:
-        return None
-    if at.tzinfo is None or at <= datetime.now(UTC):
-        return None
-    return int(at.timestamp() * 1000)
-
-
 def _entries_in(answer: Any) -> Iterator[_Entry]:
     """Stream, id and fields of each message in what the server has answered."""
     for name, entries in answer or ():
         stream = bytes_to_str(name)
         for entry, fields in entries:
             yield stream, bytes_to_str(entry), fields
-
-
-def message_in(fields: Sequence[bytes], tag: str) -> dict[str, Any]:
-    """A message as kombu's virtual channels have it, with what is known of its way here.
-
-    What is no such message becomes one whose body it is, for the worker to bury.
-    """
-    content, notes = fields[1], dict(zip(fields[2::2], fields[3::2], strict=True))
-    try:
-        message = loads(bytes_to_str(content))
-        properties, headers = message["properties"], message["headers"]
-        info = properties["delivery_info"]
-        info["redelivered"] = False
-        properties["delivery_tag"] = tag
-    except (ValueError, TypeError, KeyError):
-        return _unreadable(content, tag)
-    if notes:
-        info["redelivered"] = True
-        headers[COUNT_HEADER] = int(notes.get(b"d", 0))
-    return dict(message)
-
-
-def _unreadable(content: bytes, tag: str) -> dict[str, Any]:
-    return {
-        "body": base64.b64encode(content).decode("ascii"),
-        "content-type": "application/octet-stream",
-        "content-encoding": "binary",
-        "headers": {},
-        "properties": {
-            "body_encoding": "base64",
-            "delivery_tag": tag,
-            "delivery_info": {"exchange": "", "routing_key": ""},
-        },
-    }

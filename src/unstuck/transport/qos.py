@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kombu.transport import virtual
@@ -17,7 +18,15 @@ class QoS(virtual.QoS):
         # Not kombu's own: it has what is left restored by a finalizer, at exit.
         self.channel = channel
         self.prefetch_count = prefetch_count or 0
+        self.appetite: Callable[[], int] = lambda: 0
+        """How many messages more, beyond the count, can be dealt with at once."""
+
         self._delivered: dict[str, Any] = {}
+
+    @property
+    def in_hand(self) -> int:
+        """How many messages are, those of channels before this one too."""
+        return len(self._delivered) + len(self.channel.desk.kept)
 
     @property
     def room(self) -> int:
@@ -27,15 +36,13 @@ class QoS(virtual.QoS):
             return 1
         if not self.prefetch_count:
             return UNLIMITED
-        kept = len(self.channel.desk.kept)
-        return int(self.prefetch_count) - len(self._delivered) - kept
+        return max(int(self.prefetch_count) - self.in_hand, self.appetite())
 
     def can_consume(self) -> bool:
         """Whether one more message may come in."""
-        if not self.prefetch_count:
+        if not self.prefetch_count or self.in_hand < self.prefetch_count:
             return True
-        in_hand = len(self._delivered) + len(self.channel.desk.kept)
-        return in_hand < self.prefetch_count
+        return self.appetite() > 0
 
     def can_consume_max_estimate(self) -> int | None:
         """How many may come in at once."""

@@ -158,7 +158,8 @@ local DAY = {DAY}
 """
     + """
 -- ARGV: root of the names, our node, lease in milliseconds, whether we have been there
--- before, then the nodes whose lease we know to be over.
+-- before, whether some lease should be over by now, then the nodes whose lease we know to
+-- be over.
 local root, me, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local nodes, tick = root .. 'nodes', root .. 'tick'
 
@@ -186,8 +187,8 @@ if redis.call('SISMEMBER', nodes, me) == 0 then
 end
 renew(me)
 
-local over, reaped = {}, {}
-for at = 5, #ARGV do over[ARGV[at]] = true end
+local over, reaped, soonest = {}, {}, -1
+for at = 6, #ARGV do over[ARGV[at]] = true end
 
 local function look_after_nodes()
   for _, node in ipairs(redis.call('SMEMBERS', nodes)) do
@@ -198,6 +199,8 @@ local function look_after_nodes()
       renew(node)
     elseif over[node] or rest <= DAY then
       reaped[#reaped + 1] = {node, leave(root, node, true)}
+    elseif soonest < 0 or rest - DAY < soonest then
+      soonest = rest - DAY
     end
   end
 end
@@ -230,16 +233,18 @@ local function try(work)
   local ok, error = pcall(work)
   if not ok then problem = type(error) == 'table' and error.err or tostring(error) end
 end
-if stood_still or gap >= lease / 20 or next(over) then try(look_after_nodes) end
+if ARGV[5] == '1' or stood_still or gap >= lease / 20 or next(over) then
+  try(look_after_nodes)
+end
 try(promote)
-return {lost, wait, reaped, problem}
+return {lost, wait, soonest, reaped, problem}
 """
 )
 """Keep our lease, take over from the dead, and promote what is due.
 
 Returns whether our own messages were taken over while we were away; the milliseconds until
-the next delayed message is due (-1: there is none); who was reaped, with how many; and what
-the server had against it.
+the next delayed message is due (-1: there is none), and until some lease would be over
+(-1: nobody looked); who was reaped, with how many; and what the server had against it.
 """
 
 LEAVE = Script(
@@ -254,7 +259,8 @@ return leave(ARGV[1], ARGV[2], false)
 ADOPT = Script(
     """
 -- ARGV: root of the names, then the steps. A reader that no node's lease stands for: its
--- last read reached the server when its node had been reaped already.
+-- last read reached the server when its node had been reaped already; or it took what
+-- need not be acknowledged, and has not come back for a minute.
 local root = ARGV[1]
 for _, queue in ipairs(redis.call('SMEMBERS', root .. 'queues')) do
   for at = 2, #ARGV do
@@ -262,10 +268,14 @@ for _, queue in ipairs(redis.call('SMEMBERS', root .. 'queues')) do
     local readers = redis.pcall('XINFO', 'CONSUMERS', stream, 'unstuck')
     if not readers.err then
       for _, reader in ipairs(readers) do
-        local name, pending = reader[2], reader[4]
-        if pending > 0 and redis.call('SISMEMBER', root .. 'nodes', name) == 0 then
+        local name, pending, idle = reader[2], reader[4], reader[6]
+        if redis.call('SISMEMBER', root .. 'nodes', name) == 1 then
+          -- It is looked after.
+        elseif pending > 0 then
           redis.call('SADD', root .. 'streams:' .. name, stream)
           redis.call('SADD', root .. 'nodes', name)
+        elseif idle > 60000 then
+          redis.call('XGROUP', 'DELCONSUMER', stream, 'unstuck', name)
         end
       end
     end
@@ -293,7 +303,7 @@ return moved
 
 SIZE = Script(
     """
--- KEYS: streams, then lists. ARGV: how many of the keys are streams.
+-- KEYS: streams, then lists. ARGV: how many of the keys are streams, root of the names.
 local waiting, readers = 0, 0
 for place, key in ipairs(KEYS) do
   if place > tonumber(ARGV[1]) then
@@ -305,10 +315,12 @@ for place, key in ipairs(KEYS) do
     if not groups.err then
       for _, group in ipairs(groups) do
         waiting = waiting - group[6]
-        readers = math.max(readers, group[4])
       end
     end
   end
+end
+for _, node in ipairs(redis.call('SMEMBERS', ARGV[2] .. 'nodes')) do
+  readers = readers + redis.call('SISMEMBER', ARGV[2] .. 'streams:' .. node, KEYS[1])
 end
 return {math.max(0, waiting), readers}
 """

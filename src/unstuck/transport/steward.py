@@ -7,6 +7,7 @@ that is busy, does not cost the lease; and so that the consumer never waits for 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -79,6 +80,9 @@ class Steward:
         self._services: dict[object, Service] = {}
         self._next_tick = self._next_bridge = self._next_chores = 0.0
         self._next_ghosts = 0.0
+        self._next_death = math.inf
+        """When the lease of some node is over, unless that is renewed meanwhile."""
+
         self._trouble = ""
         desk.lease_seconds = lease_seconds
         desk.wake = self._bell.set
@@ -168,9 +172,10 @@ class Steward:
     def _tick(self) -> None:
         sent = time.monotonic()
         over, known = tuple(self._over), self._known
-        lost, wait, reaped, problem = self._call(
+        look = sent >= self._next_death
+        lost, wait, death, reaped, problem = self._call(
             scripts.TICK,
-            *(self._keys.root, self._desk.node, self._lease_ms, int(known)),
+            *(self._keys.root, self._desk.node, self._lease_ms, int(known), int(look)),
             *over,
         )
         self._known = True
@@ -187,8 +192,10 @@ class Steward:
             )
         if lost:
             self._find_out_what_is_lost()
+        if look or death >= 0:
+            self._next_death = sent + death / 1000 if death >= 0 else math.inf
         soon = self._tick_seconds if wait < 0 else wait / 1000
-        self._next_tick = sent + min(soon, self._tick_seconds)
+        self._next_tick = min(sent + min(soon, self._tick_seconds), self._next_death)
 
     def _register(self) -> None:
         streams = self._streams()

@@ -36,6 +36,9 @@ COMMANDS = (remote.STACK_COMMAND,)
 RECONNECT = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2}
 """Seconds between tries; Celery waits 2, 4, 6 … up to 30."""
 
+AHEAD_SECONDS = 0.2
+"""How long a task that was taken ahead may wait before others may have it."""
+
 VISIBILITY_SECONDS = 3600
 """kombu's default for Redis."""
 
@@ -148,12 +151,33 @@ class Consumer(celery_consumer.Consumer):
         self._laters.go_on()
         self._lasting = broker.lasting(getattr(self.task_consumer, "channel", None))
         if self._lasting:
+            self._take_short_tasks_ahead(self._lasting)
             return
         if self.connection.transport.driver_type == "redis":
             self._keep_one_client()
             options = self.connection.transport_options
             timeout = options.get("visibility_timeout", VISIBILITY_SECONDS)
             self._repeated.append(repeat(timeout / 4, self._stay_in_hand))
+
+    def _take_short_tasks_ahead(self, channel: LastingChannel) -> None:
+        """Take more than the prefetch count while all tasks are over at once.
+
+        Only from a broker that takes back, as one step, what waits for longer than that.
+        """
+        appetite = getattr(self.pool, "appetite", None)
+        if appetite:
+            channel.take_ahead(appetite)
+            every = self.timer.call_repeatedly
+            self._repeated.append(every(AHEAD_SECONDS, self._give_back_surplus))
+
+    def _give_back_surplus(self) -> None:
+        """Let others have what was taken ahead and does not start after all."""
+        assert self._lasting is not None  # noqa: S101 - what calls this is set up for it
+        surplus = self._lasting.surplus()
+        for request in list(self.waiting) if surplus > 0 else ():
+            if surplus > 0 and request.is_in_pool and request.take_back():
+                request.give_back()
+                surplus -= 1
 
     def _publish_events_once(self) -> None:
         """Try once to send a heartbeat; Celery's tries never end while a broker hangs.

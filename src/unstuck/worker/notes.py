@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,20 +34,25 @@ def delivery_from(headers: Mapping[str, Any], queue: str) -> Delivery:
     that only the broker has counted, but for the last one, which is about to be settled,
     count as if they were of now.
     """
-    notes = headers.get(HEADER)
-    notes = notes if isinstance(notes, Mapping) else {}
-    strikes = notes.get("strikes")
-    return Delivery(
+    delivery = Delivery(
         task_id=str(headers.get("id") or ""),
         task_name=str(headers.get("task") or ""),
         queue=queue,
         attempt=_attempt(headers.get("retries")),
+        dice=random.random(),  # noqa: S311 - jitter is no secret
+    )
+    if HEADER not in headers and COUNT not in headers:
+        return delivery  # Most of them.
+    notes = headers.get(HEADER)
+    notes = notes if isinstance(notes, Mapping) else {}
+    strikes = notes.get("strikes")
+    return replace(
+        delivery,
         strikes=(
             *_instants(strikes if isinstance(strikes, list) else []),
             *_strikes_by_count(headers.get(COUNT)),
         ),
         unknown_since=next(_instants([notes.get("unknown_since")]), None),
-        dice=random.random(),  # noqa: S311 - jitter is no secret
     )
 
 

@@ -12,6 +12,8 @@ def queue_of(message: Any, consumer: Any) -> str:
     run through a delay once more; by queue name it goes just where it was.
     """
     info = message.delivery_info or {}
+    if queue := info.get("queue"):
+        return str(queue)  # Our own transport says so.
     tags = getattr(consumer.task_consumer, "_active_tags", None) or {}
     for queue, tag in tags.items():
         if tag == info.get("consumer_tag"):

@@ -90,13 +90,14 @@ class Request(celery_request.Request):
         if self._handover.reports or self.revoked():
             return False
         if not self._handover.is_ours:
-            self._let_others_run_it()
+            # This node was away for so long that others may have it already.
+            logger.warning("%s does not start here any more", self.humaninfo())
+            self.give_back()
             return False
         return True
 
-    def _let_others_run_it(self) -> None:
-        """This node was away or apart for so long that others may have it already."""
-        logger.warning("%s does not start here any more", self.humaninfo())
+    def give_back(self) -> None:
+        """Let other nodes have what has not started here, as if it had not come."""
         task_ready(self)
         self._consumer.waiting.discard(self)
         self._message.reject_log_error(logger, self._connection_errors, requeue=True)
@@ -181,6 +182,12 @@ class Request(celery_request.Request):
             started=self.time_start is not None,
         )
         self._end(outcome, error)
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """Tell who listens, if anybody does: most of the time nobody has asked."""
+        groups = self._eventer and self._eventer.groups
+        if not groups or "task" in groups:
+            super().send_event(type, **fields)
 
     # What the pools report.
 

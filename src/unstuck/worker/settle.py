@@ -111,8 +111,9 @@ class Handover:
     def settle(self, verdict: Verdict, outcome: Outcome, facts: RunFacts) -> None:
         """Carry the verdict out; again and again while the broker does not take it."""
         try:
-            with self._one_step() as producer:
-                self._write(verdict, outcome, facts, producer)
+            if not isinstance(verdict, Ack):
+                with self._one_step() as producer:
+                    self._write(verdict, outcome, facts, producer)
         except Exception:
             # Whatever the broker has against it, the message stays unacknowledged:
             # it is ours, or the broker's again when this process dies.
@@ -159,12 +160,14 @@ class Handover:
         self.later(seconds, go_on)
 
     def _write(
-        self, verdict: Verdict, outcome: Outcome, facts: RunFacts, producer: Any
+        self,
+        verdict: Retry | Requeue | Bury,
+        outcome: Outcome,
+        facts: RunFacts,
+        producer: Any,
     ) -> None:
         now = system_clock()
         match verdict:
-            case Ack():
-                pass
             case Retry():
                 if self.retry is None:
                     raise TypeError(f"{self.delivery} has no task to retry")

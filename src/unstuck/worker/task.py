@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, cast
@@ -24,6 +24,7 @@ from unstuck.core.delivery import Delivery
 from unstuck.core.limits import Limits
 from unstuck.core.outcome import Ending, Outcome
 from unstuck.core.verdict import Retry
+from unstuck.worker import many, quick
 from unstuck.worker.policy import limits_of, policy_of, retry_delay_of
 
 
@@ -142,6 +143,40 @@ class Task(celery.Task):
             for name, value in options.items()
             if name not in LIMITS or name in self.said
         }
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Publish one call, as Celery does."""
+        if not options:
+            result = quick.publish(self, args, kwargs)
+            if result is not None:
+                return result
+        return self.apply_async_as_celery(args, kwargs, **options)
+
+    def apply_async_as_celery(self, args: Any, kwargs: Any, **options: Any) -> Any:
+        """Publish one call the way that Celery goes."""
+        return super().apply_async(args, kwargs, **options)
+
+    def apply_async_many(
+        self,
+        calls: Iterable[tuple[Sequence[Any], Mapping[str, Any] | None]],
+        **options: Any,
+    ) -> list[Any]:
+        """``apply_async`` for many pairs of positional and keyword arguments.
+
+        Each call gets its own id; ``options`` are those of ``apply_async`` and hold for
+        all. With ``unstuck+redis://`` thousands take one round trip; with other brokers
+        they are sent one by one over one connection. Returns their results in order.
+
+        Nothing is sent when a call does not fit the task (``TypeError``) or cannot be
+        encoded (kombu's ``EncodeError``). Raises ``kombu.exceptions.OperationalError``
+        when the broker is away, and ``unstuck.NotAllSent``, which names those that the
+        broker did not take.
+        """
+        return many.publish(self, calls, options)
+
+    def delay_many(self, calls: Iterable[Sequence[Any]]) -> list[Any]:
+        """``delay`` for many tuples of positional arguments; see ``apply_async_many``."""
+        return self.apply_async_many((args, None) for args in calls)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task: in a worker under its policy, elsewhere as a plain function."""

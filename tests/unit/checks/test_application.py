@@ -70,7 +70,7 @@ def test_all_findings_come_at_once() -> None:
     with (
         dead.celery_app(task_max_retries=None) as app,
         override_settings(
-            UNSTUCK={"MAX_STRIKE": 3, "PROBE_ADDRESS": "x", "DATABASE": "?"}
+            UNSTUCK={"MAX_STRIKE": 3, "PROBE_ADDRESS": 7, "DATABASE": "?"}
         ),
     ):
         app.conf.update(task_time_limit=10, task_soft_time_limit=20)
