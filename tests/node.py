@@ -120,6 +120,21 @@ class Site:
         assert len(letters) == 1, letters
         return letters[0]
 
+    def unstuck(self, *arguments: str) -> tuple[int, str]:
+        """The exit status of `manage.py unstuck …` and what it printed."""
+        status, text = self.python(
+            "import io\n"
+            "from django.core.management import call_command\n"
+            "out = io.StringIO()\n"
+            "status = 0\n"
+            "try:\n"
+            f"    call_command('unstuck', *{arguments!r}, stdout=out, stderr=out)\n"
+            "except SystemExit as exit_:\n"
+            "    status = exit_.code\n"
+            "answer = [status, out.getvalue()]"
+        )
+        return status, text
+
     def queue_lengths(self, *queues: str) -> dict[str, int]:
         """How many messages wait in these queues."""
         with celery.Celery(broker=self.broker).connection_for_read() as connection:

@@ -9,24 +9,7 @@ import pytest
 
 from tests.integration.conftest import MakeSite
 from tests.integration.sending import send
-from tests.node import Site
 from tests.waiting import eventually
-
-
-def ask(site: Site, *arguments: str) -> tuple[int, str]:
-    """The exit status of the verb and what it printed."""
-    status, text = site.python(
-        "import io\n"
-        "from django.core.management import call_command\n"
-        "out = io.StringIO()\n"
-        "status = 0\n"
-        "try:\n"
-        f"    call_command('unstuck', 'stack', *{arguments!r}, stdout=out, stderr=out)\n"
-        "except SystemExit as exit_:\n"
-        "    status = exit_.code\n"
-        "answer = [status, out.getvalue()]"
-    )
-    return status, text
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -39,8 +22,8 @@ def test_a_running_task_shows_where_it_stands_and_goes_on(
         task_id = send(site, "sleep", 8)
         eventually(lambda: site.runs(task_id) == 1, 20)
 
-        status, text = ask(site, task_id)
-        _, document = ask(site, task_id, "--json")
+        status, text = site.unstuck("stack", task_id)
+        _, document = site.unstuck("stack", task_id, "--json")
         eventually(lambda: site.events("end", id=task_id), 30)
 
     seen: dict[str, Any] = json.loads(document)
@@ -58,7 +41,7 @@ def test_a_task_that_runs_nowhere_is_said_so(redis_site: MakeSite) -> None:
     """With the nodes that were asked."""
     site = redis_site()
     with site.node():
-        status, text = ask(site, "nobody")
+        status, text = site.unstuck("stack", "nobody")
 
     assert status == 1
     assert "nobody does not run on any node that answered: celery@" in text
@@ -66,7 +49,7 @@ def test_a_task_that_runs_nowhere_is_said_so(redis_site: MakeSite) -> None:
 
 def test_nobody_who_answers_is_said_so(redis_site: MakeSite) -> None:
     """It is not the same as "does not run"."""
-    status, text = ask(redis_site(), "nobody", "--timeout", "0.5")
+    status, text = redis_site().unstuck("stack", "nobody", "--timeout", "0.5")
 
     assert status == 1
     assert "No worker answered" in text

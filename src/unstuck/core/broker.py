@@ -32,6 +32,10 @@ class LastingChannel(Protocol):
         Says for each what the broker had against it.
         """
 
+    def census(self, queue: str) -> Any:
+        """What there is of a queue: ``waiting``, ``oldest_seconds``, ``reserved`` by node
+        and ``delayed``."""
+
     def keep(self, delivery_tags: Collection[str]) -> None:
         """These stay in hand when the channel closes; all others are for others."""
 

@@ -20,9 +20,12 @@ from amqp.protocol import queue_declare_ok_t
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.uuid import uuid
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
+from redis.retry import Retry
 
-from unstuck.transport import scripts
+from unstuck.transport import census, scripts
+from unstuck.transport.census import Census
 from unstuck.transport.desk import Desk, ack_commands, tag_of
 from unstuck.transport.keys import GROUP, RETURNED, queue_of
 from unstuck.transport.message import Message, message_in
@@ -423,6 +426,11 @@ class Channel(PublishingChannel):
         )
         return waiting, readers
 
+    def census(self, queue: str) -> Census:
+        """What there is of a queue, and in whose hands."""
+        streams, lists = self._streams_of([queue]), list(self._lists_of(queue))
+        return census.take(self.commands, streams, lists, self.keys.delayed(queue))
+
     def _purge(self, queue: str) -> int:
         purged = 0
         for stream in self._streams_of([queue]):
@@ -488,6 +496,12 @@ class Channel(PublishingChannel):
 class SentinelChannel(Channel, kombu_redis.SentinelChannel):
     """A channel to the server that Sentinel says is the primary one."""
 
+    # Where one of them is gone, redis-py would try it for ten seconds.
+    sentinel_kwargs = {
+        "socket_timeout": 2,
+        "socket_connect_timeout": 2,
+        "retry": Retry(NoBackoff(), 0),
+    }
     from_transport_options = (
         *kombu_redis.SentinelChannel.from_transport_options,
         *Channel.from_transport_options,
