@@ -19,6 +19,7 @@ import kombu.pools
 
 from tests.project import ledger
 from tests.waiting import eventually
+from unstuck.core.broker import lasting
 from unstuck.dev import tether
 
 ROOT = Path(__file__).parent.parent
@@ -136,13 +137,15 @@ class Site:
         return status, text
 
     def queue_lengths(self, *queues: str) -> dict[str, int]:
-        """How many messages wait in these queues."""
+        """How many messages wait in these queues, also for their time."""
         with celery.Celery(broker=self.broker).connection_for_read() as connection:
             channel = connection.default_channel
             lengths = {}
             for queue in queues:
                 declared = channel.queue_declare(queue, durable=True, auto_delete=False)
                 lengths[queue] = declared.message_count
+                if ours := lasting(channel):
+                    lengths[queue] += ours.census(queue).delayed
             return lengths
 
     @contextmanager

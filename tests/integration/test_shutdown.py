@@ -6,18 +6,23 @@ import signal
 
 from tests.integration.conftest import MakeSite
 from tests.integration.sending import send
+from tests.sites import STREAMS
 from tests.waiting import eventually
 
 
 def test_sigterm_gives_back_what_has_not_started(make_site: MakeSite) -> None:
-    """ETA tasks in a worker's memory return clean, at-most-once tasks among them."""
+    """ETA tasks in a worker's memory return clean, at-most-once tasks among them.
+
+    On Redis Streams they have not been there.
+    """
     site = make_site()
     with site.node("-c", "1") as node:
         ids = [
             send(site, "add", 1, 2, countdown=8),
             send(site, "add_at_most_once", 1, 2, countdown=8),
         ]
-        eventually(lambda: all(task_id in node.log() for task_id in ids), 20)
+        if not site.broker.startswith(STREAMS):
+            eventually(lambda: all(task_id in node.log() for task_id in ids), 20)
         running = send(site, "sleep", 2)
         eventually(lambda: site.runs(running) == 1, 20)
         node.send(signal.SIGTERM)
