@@ -142,8 +142,10 @@ class Crew:
             return 0
         with self.lock:
             lively = [m for m in self.members.values() if m.is_lively(now)]
+            stuck = sum(bool(m.jobs) for m in self.members.values() if m not in lively)
             in_hand = len(self._waiting) + sum(len(m.jobs) for m in lively)
-        return max(0, min(len(lively), self.terms.limit) * BATCH - in_hand)
+        slots = min(len(lively), self.terms.limit - stuck)
+        return max(0, slots * BATCH - in_hand)
 
     def dispatch(self) -> None:
         """Give waiting jobs to free children."""
@@ -187,15 +189,15 @@ class Crew:
             return max(free, key=lambda m: m.given)
         if job.extra or not self._pace.is_short(job.name):
             return None
-        takers = [m for m in busy if self._may_take_one_more(m)]
+        now = time.monotonic()
+        takers = [m for m in busy if m.is_lively(now) and self._may_take_one_more(m)]
         return min(takers, key=lambda m: len(m.jobs), default=None)
 
     def _may_take_one_more(self, member: Member) -> bool:
         """Whether another job would not wait long behind those that a child has."""
         most = self.terms.tasks_per_child
         return (
-            member.state is State.SERVING
-            and len(member.jobs) < BATCH
+            len(member.jobs) < BATCH
             and not (most and member.given >= most)
             and all(
                 self._pace.is_short(job.name) and not job.extra for job in member.jobs

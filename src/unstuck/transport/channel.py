@@ -18,6 +18,7 @@ from typing import Any
 
 from amqp.protocol import queue_declare_ok_t
 from kombu.transport import redis as kombu_redis
+from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.uuid import uuid
 from redis.backoff import NoBackoff
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 BLOCK_SECONDS = 1.0
 ANSWER_SECONDS = 4.0
 """An answer that is so late will not come: the other side of the connection is gone."""
+
+PING_SECONDS = 2.0
+"""How long nothing need be heard on the connection that broadcasts come by."""
 
 PAUSE_SECONDS = 1.0
 """After an answer that says that the server cannot do it now."""
@@ -79,11 +83,17 @@ class Channel(PublishingChannel):
         self._polled: set[str] = set()
         self._has_steward = False
         self._not_before = 0.0
+        self._heard_at = time.monotonic()
+        """When anything came by the connection for broadcasts."""
+
         self._hungry = True
         """Whether the last read has found as many messages as it asked for."""
 
         self._commands: Any = None
         self._one_client: Any = None
+        self._expires: dict[str, int] = {}
+        """Of queues that expire: after how many milliseconds."""
+
         super().__init__(*args, **kwargs)
         self.handlers["BRPOP"] = self._read
 
@@ -343,6 +353,25 @@ class Channel(PublishingChannel):
             logger.warning("The server does not answer; connecting anew")
             self._lost_connection()
 
+    def listen_for_life(self) -> None:
+        """Ask a connection that is silent by nature, and drop it if it does not answer."""
+        subclient, now = self.subclient, time.monotonic()
+        if not self._in_listen or now < self._heard_at + PING_SECONDS:
+            return
+        if not subclient.health_check_response_counter:
+            ping = subclient.HEALTH_CHECK_MESSAGE
+            subclient.connection.send_command("PING", ping, check_health=False)
+            subclient.health_check_response_counter += 1
+        elif now > self._heard_at + PING_SECONDS + ANSWER_SECONDS:
+            logger.warning("No broadcasts come by any more; connecting anew")
+            self._drop_broadcasts()
+
+    def _drop_broadcasts(self) -> None:
+        self._in_listen = None
+        self._heard_at = time.monotonic()
+        self.subclient.health_check_response_counter = 0
+        self.subclient.connection.disconnect()
+
     def _deliver_all(self, entries: Sequence[_Entry], *, popped: bool) -> None:
         """Hand them to the consumers; ``popped``: those that need no ack are gone."""
         waiting = iter(entries)
@@ -376,12 +405,12 @@ class Channel(PublishingChannel):
 
     def _receive(self) -> bool:
         """Fanout messages: connect anew when that connection was lost."""
+        self._heard_at = time.monotonic()
         try:
             return bool(super()._receive())
         except self.connection_errors as error:
             logger.info("The connection that broadcasts come by was lost: %s", error)
-            self._in_listen = None
-            self.subclient.connection.disconnect()
+            self._drop_broadcasts()
             raise Empty from None
 
     def _poll_error(self, kind: str, **options: Any) -> None:
@@ -400,8 +429,16 @@ class Channel(PublishingChannel):
         self._new_queue(queue, **kwargs)
         return queue_declare_ok_t(queue, *self._count(queue))
 
+    def prepare_queue_arguments(self, arguments: Any, **kwargs: Any) -> Any:
+        """What a queue is declared with; kombu 5.6 forgets when one expires."""
+        return to_rabbitmq_queue_arguments(arguments, **kwargs)
+
     def _new_queue(self, queue: str, **kwargs: Any) -> None:
         super()._new_queue(queue, **kwargs)
+        expires = (kwargs.get("arguments") or {}).get("x-expires")
+        self._expires.pop(queue, None)
+        if expires is not None:
+            self._expires[queue] = int(expires)
         self.commands.execute_command("SADD", self.keys.queues, queue)
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:

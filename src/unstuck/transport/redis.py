@@ -80,6 +80,7 @@ class Poller(kombu_redis.MultiChannelPoller):
                 self._register_BRPOP(channel)
             if channel.active_fanout_queues:
                 self._register_LISTEN(channel)
+                channel.listen_for_life()
             channel.say_what_cannot_wait()
 
     def on_poll_init(self, poller: Any) -> None:

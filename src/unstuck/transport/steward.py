@@ -141,8 +141,7 @@ class Steward:
             self._client.connection_pool.disconnect()
         except Exception:
             logger.exception("The steward stumbled")
-        self._next_tick = time.monotonic() + self._tick_seconds
-        time.sleep(self._tick_seconds / 2)  # What cannot be said rings no bell.
+        time.sleep(self._tick_seconds / 2)  # What cannot be said may ring all the time.
         return False
 
     def _leave(self) -> None:
