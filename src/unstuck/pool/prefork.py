@@ -153,6 +153,10 @@ class TaskPool(prefork.TaskPool):
         """How many tasks more could be taken now without one that waits long."""
         return self.crew.appetite()
 
+    def recall(self) -> None:
+        """Take back from children what they have not begun with."""
+        self.crew.recall_all()
+
     def flush(self) -> None:
         """Forget what has not begun: the connection that it came by is lost."""
         self.crew.drop_waiting()

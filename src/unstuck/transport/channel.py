@@ -290,7 +290,10 @@ class Channel(PublishingChannel):
         self._hungry = (
             bool(entries) if reading.blocks else len(entries) >= reading.asked
         )
-        self._deliver_all(entries, popped=not reading.blocks)
+        # Of several streams a reading that blocks may have got one each.
+        for stream, entry, _ in entries[reading.asked :]:
+            self._refuse(tag_of(stream, entry))
+        self._deliver_all(entries[: reading.asked], popped=not reading.blocks)
         if not entries:
             raise Empty
         return True
@@ -338,7 +341,7 @@ class Channel(PublishingChannel):
     def may_ask(self) -> bool:
         """Whether messages are wanted, and none are asked for yet."""
         wanted = self._reading is None and bool(self.active_queues)
-        return bool(wanted and self.qos.can_consume())
+        return bool(wanted and self.qos.can_consume() and self.desk.has_lease)
 
     def say_what_cannot_wait(self) -> None:
         """Have the steward say what no question takes along soon."""
@@ -389,7 +392,7 @@ class Channel(PublishingChannel):
         queue, tag = queue_of(stream, self.keys.root), tag_of(stream, entry)
         if queue in self._no_ack and popped:
             pass
-        elif queue not in self.connection._callbacks or not self.qos.can_consume():
+        elif queue not in self.connection._callbacks:
             self._refuse(tag)
             return
         elif not self.desk.reserve(tag):

@@ -16,8 +16,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
-
 from unstuck.transport import scripts
 from unstuck.transport.keys import GROUP
 
@@ -25,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 1000
 """Acknowledgements in one command."""
+
+STEPS_AT_ONCE = 100
+"""Steps in one pipeline; another one may have to wait for it."""
 
 
 def tag_of(stream: str, entry: str) -> str:
@@ -103,10 +104,14 @@ class Desk:
             self.reserved.add(tag)
         return True
 
+    @property
+    def has_lease(self) -> bool:
+        """Whether nobody can have taken us for dead, as far as can be known here."""
+        return time.monotonic() - self.renewed_at < self.lease_seconds
+
     def is_ours(self, tag: str) -> bool:
         """Whether nobody else can have the message now, as far as can be known here."""
-        fresh = time.monotonic() - self.renewed_at < self.lease_seconds
-        return fresh and tag in self.reserved
+        return self.has_lease and tag in self.reserved
 
     def lose(self, tags: Iterable[str]) -> None:
         """These were given to others while we were away."""
@@ -207,12 +212,15 @@ class Desk:
         )
 
     def flush(self, client: Any) -> None:
-        """Say all that is to be said. Raises ``RedisError`` and says the rest later."""
+        """Say all that is to be said by now, not what comes in the meantime.
+
+        Raises ``RedisError`` and says the rest later.
+        """
         with self._speaking:
-            while acks := self.take_acks():
-                self._flush_acks(client, acks)
-            while self._steps:
-                self._flush_step(client, self._steps[0])
+            for _ in range(0, len(self._acks), MOST_AT_ONCE):
+                self._flush_acks(client, self.take_acks())
+            for _ in range(0, len(self._steps), STEPS_AT_ONCE):
+                self._flush_steps(client)
 
     def _flush_acks(self, client: Any, acks: list[str]) -> None:
         with client.pipeline(transaction=False) as pipe:
@@ -225,20 +233,30 @@ class Desk:
                 raise
         self.said(acks, sum(replies[::2]))
 
-    def _flush_step(self, client: Any, step: Step) -> None:
-        try:
-            done = client.execute_command(*step.command())
-        except ResponseError as error:
-            if not _is_permanent(error):
+    def _flush_steps(self, client: Any) -> None:
+        steps = [self._steps.popleft() for _ in range(STEPS_AT_ONCE) if self._steps]
+        with client.pipeline(transaction=False) as pipe:
+            for step in steps:
+                pipe.execute_command(*step.command())
+            try:
+                answers = pipe.execute(raise_on_error=False)
+            except BaseException:
+                self._uncertain.update(step.tag for step in steps)
+                self._steps.extendleft(reversed(steps))
                 raise
-            # Nobody could ever take it: the message stays reserved until we are gone.
-            logger.exception("%s cannot be settled", step.tag)
-            done = 1
-        except RedisError:
-            self._uncertain.add(step.tag)
-            raise
-        self._steps.popleft()
-        self.said([step.tag], done)
+        refused = None
+        for step, answer in zip(steps, answers, strict=True):
+            if not isinstance(answer, Exception):
+                self.said([step.tag], answer)
+            elif _is_permanent(answer):
+                # Nobody could ever take it: it stays reserved until we are gone.
+                logger.error("%s cannot be settled: %s", step.tag, answer)
+                self.said([step.tag], 1)
+            else:
+                self._steps.append(step)
+                refused = answer
+        if refused:
+            raise refused
 
 
 def ack_commands(tags: Iterable[str]) -> list[tuple[str, ...]]:
@@ -254,5 +272,5 @@ def ack_commands(tags: Iterable[str]) -> list[tuple[str, ...]]:
     return commands
 
 
-def _is_permanent(error: RedisError) -> bool:
+def _is_permanent(error: Exception) -> bool:
     return "WRONGTYPE" in str(error)

@@ -40,9 +40,11 @@ class QoS(virtual.QoS):
 
     def can_consume(self) -> bool:
         """Whether one more message may come in."""
-        if not self.prefetch_count or self.in_hand < self.prefetch_count:
+        in_hand = self.in_hand
+        if not self.prefetch_count or in_hand < self.prefetch_count:
             return True
-        return self.appetite() > 0
+        # Beyond the count it pays to ask for many at once.
+        return self.appetite() >= in_hand
 
     def can_consume_max_estimate(self) -> int | None:
         """How many may come in at once."""

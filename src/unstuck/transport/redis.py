@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from queue import Empty
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -93,6 +94,17 @@ class Poller(kombu_redis.MultiChannelPoller):
     def maybe_check_brpop_health(self) -> None:
         """Nothing: no answer is waited for without end."""
 
+    def forget(self, loop: Any, lost: Any) -> None:
+        """That connection has no socket any more; the next one has another."""
+        for key in [key for key in self._chan_to_sock if key[1].connection is lost]:
+            channel, _, kind = key
+            del self._chan_to_sock[key]
+            for fileno in [
+                f for f, to in self._fd_to_chan.items() if to == (channel, kind)
+            ]:
+                loop.remove(fileno)
+                del self._fd_to_chan[fileno]
+
     def on_readable(self, fileno: int) -> None:
         """An answer has come."""
         channel, kind = self._fd_to_chan.get(fileno, (None, ""))
@@ -141,7 +153,8 @@ class Transport(kombu_redis.Transport):
         self.cycle = Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Be served by an event loop."""
+        """Be served by an event loop, also after a connection was lost (not in kombu 5.6)."""
         super().register_with_event_loop(connection, loop)
+        self.cycle._on_connection_disconnect = partial(self.cycle.forget, loop)
         for channel in self.channels[:1]:
             channel.desk.belong_to_loop(loop)

@@ -23,6 +23,9 @@ from unstuck.transport.keys import GROUP, Keys
 logger = logging.getLogger(__name__)
 
 TICKS_PER_LEASE = 10
+GATHER_SECONDS = 0.005
+"""After the bell: more is to be said soon, or the consumer takes it along itself."""
+
 BRIDGE_MOST = 500
 BRIDGE_SECONDS = 1.0
 """How often kombu's own lists are looked at."""
@@ -122,8 +125,9 @@ class Steward:
 
     def _run(self) -> None:
         while True:
-            self._bell.wait(max(0.0, self._next_tick - time.monotonic()))
-            self._bell.clear()
+            if self._bell.wait(max(0.0, self._next_tick - time.monotonic())):
+                time.sleep(GATHER_SECONDS)
+                self._bell.clear()
             if self._turn():
                 return
 

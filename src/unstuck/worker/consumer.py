@@ -135,7 +135,13 @@ class Consumer(celery_consumer.Consumer):
             logger.warning("The lost connection was not closed in order", exc_info=True)
 
     def _tags_in_hand(self) -> set[str]:
-        """Of the messages that run, or that may start at any moment."""
+        """Of the messages that run, or that may start at any moment.
+
+        Those that a child has and has not begun with are taken back: Celery has the pool
+        forget them next, and they would stay in hand for ever.
+        """
+        if recall := getattr(self.pool, "recall", None):
+            recall()
         waiting = [request for request in self.waiting if not request.take_back()]
         in_hand = (*waiting, *active_requests)
         return {request.message.delivery_tag for request in in_hand}
