@@ -40,7 +40,7 @@ docs: setup ## Check the links and anchors of the documentation
 	@$(BIN)/python scripts/check_docs.py
 
 clean: ## Remove all that make has made
-	@rm -rf .venv .venv-oldest .unstuck example/.unstuck build dist .coverage \
+	@rm -rf .venv .venv-oldest .bench-venv .unstuck example/.unstuck build dist .coverage \
 		.mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find src tests example scripts benchmarks -name __pycache__ -prune -exec rm -rf {} +
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -246,12 +246,9 @@ class Arena:
 
     def versions(self) -> str:
         """Of everything that takes part."""
-        names = ("unstuck", "celery", "kombu", "billiard", "redis", "django")
-        packages = ", ".join(f"{name} {version(name)}" for name in names)
         server = self._client(STORED).info("server")
         name = "valkey" if "valkey_version" in server else "redis"
-        broker = f"{name}-server {server[f'{name}_version']}"
-        return f"Python {platform.python_version()}, {packages}, {broker}"
+        return f"{packages()}, {name}-server {server[f'{name}_version']}"
 
 
 class Worker:
@@ -405,6 +402,15 @@ def _pss_bytes(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
+def tree_cpu_seconds(root: int) -> float:
+    """What all below ``root`` have used since they started, and those they waited for."""
+    total = 0.0
+    for pid in tether.descendants(root):
+        with suppress(OSError):
+            total += _cpu_seconds(pid)
+    return total
+
+
 def _started(pid: int) -> tuple[int, int]:
     return int(_stat(pid)[19]), pid
 
@@ -423,13 +429,19 @@ def _stat(pid: int) -> Sequence[str]:
 
 def options(doc: str | None, **defaults: int) -> argparse.Namespace:
     """The options of a script, each a number with a default."""
+    return parser_of(doc, **defaults).parse_args()
+
+
+def parser_of(doc: str | None, **defaults: int) -> argparse.ArgumentParser:
+    """The same, for a script that has others too."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default in defaults.items():
-        words = {"type": int, "default": default, "help": f"default {default}"}
-        parser.add_argument(f"--{name}", **words)
-    return parser.parse_args()
+        parser.add_argument(
+            f"--{name}", type=int, default=default, help=f"default {default}"
+        )
+    return parser
 
 
 def turns(rounds: int, *contestants: Any) -> Iterator[Any]:
@@ -492,10 +504,7 @@ class Figure:
 
 def report(arena: Arena, terms: Terms, said: str, figures: Iterable[Figure]) -> None:
     """Print when, where and with what it was measured, and the table."""
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} x {_processor()}, "
-        f"{platform.platform()}, load {os.getloadavg()[1]:.1f}"
-    )
+    print(surroundings())
     print(arena.versions())
     print(terms)
     print(said)
@@ -505,6 +514,21 @@ def report(arena: Arena, terms: Terms, said: str, figures: Iterable[Figure]) -> 
     print(f"{'':{NAME_WIDTH}}{under}{'ratio':>{WIDTH}}")
     for figure in figures:
         print(figure.row())
+
+
+def packages() -> str:
+    """What this environment has of what takes part."""
+    names = ("unstuck", "celery", "kombu", "billiard", "redis", "django")
+    found = ", ".join(f"{name} {version(name)}" for name in names)
+    return f"Python {platform.python_version()}, {found}"
+
+
+def surroundings() -> str:
+    """When and where this is."""
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} x {_processor()}, "
+        f"{platform.platform()}, load {os.getloadavg()[1]:.1f}"
+    )
 
 
 def _processor() -> str:

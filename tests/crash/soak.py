@@ -1,6 +1,6 @@
-"""A pytest plugin: writes what the crash tests measured as a page of Markdown.
+"""A pytest plugin: writes what the crash tests measured as pages of Markdown.
 
-    pytest -p tests.crash.soak --proof docs/proof/worker-node.md tests/crash
+    pytest -p tests.crash.soak --proof docs/proof tests/crash
 
 Tests tell their numbers by pytest's own `record_property`.
 """
@@ -22,17 +22,39 @@ import pytest
 
 PACKAGES = ("unstuck", "celery", "kombu", "billiard", "redis", "amqp", "django")
 SERVERS = (("valkey-server", "--version"), ("redis-server", "--version"))
-FILES = (
-    "test_hangs",
-    "test_soft_limit_race",
-    "test_causes",
-    "test_recycling",
-    "test_hooks",
-    "test_database_after_kill",
-    "test_chaos",
-    "test_supervisor",
-    "test_shutdown",
-    "test_options",
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page, and the modules whose tests are on it."""
+
+    name: str
+    title: str
+    modules: tuple[str, ...]
+
+
+PAGES = (
+    Page(
+        "worker-node.md",
+        "The worker node, killed in every way",
+        (
+            "test_hangs",
+            "test_soft_limit_race",
+            "test_causes",
+            "test_recycling",
+            "test_hooks",
+            "test_database_after_kill",
+            "test_chaos",
+            "test_supervisor",
+            "test_shutdown",
+            "test_options",
+        ),
+    ),
+    Page(
+        "redis-streams.md",
+        "Redis Streams, with everything around it killed, stopped and frozen",
+        ("test_streams",),
+    ),
 )
 
 
@@ -49,10 +71,10 @@ class Result:
 
 
 class Proof:
-    """Collects the results and writes the page."""
+    """Collects the results and writes the pages."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._results: dict[str, Result] = {}
         self._began = datetime.now(UTC)
 
@@ -79,16 +101,19 @@ class Proof:
 
     @pytest.hookimpl
     def pytest_sessionfinish(self) -> None:
-        """Write the page."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text("\n".join(self._page()) + "\n")
+        """Write the pages of which there are results."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for page in PAGES:
+            if any(r.module in page.modules for r in self._results.values()):
+                text = "\n".join(self._lines(page)) + "\n"
+                (self._directory / page.name).write_text(text)
 
-    def _page(self) -> list[str]:
-        results = [r for r in self._results.values() if r.module in FILES]
-        results.sort(key=lambda result: FILES.index(result.module))
+    def _lines(self, page: Page) -> list[str]:
+        results = [r for r in self._results.values() if r.module in page.modules]
+        results.sort(key=lambda result: page.modules.index(result.module))
         passed = sum(result.outcome == "passed" for result in results)
         lines = [
-            "# The worker node, killed in every way",
+            f"# {page.title}",
             "",
             "Written by `make soak`: real processes, real signals, real brokers.",
             "The tests are those of `make test`, in a larger size.",
@@ -150,8 +175,8 @@ def _output(*command: str) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where the page goes."""
-    parser.addoption("--proof", help="Write what the crash tests measured to this file")
+    """Where the pages go."""
+    parser.addoption("--proof", help="Write what the crash tests measured here")
 
 
 def pytest_configure(config: Any) -> None:

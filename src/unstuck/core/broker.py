@@ -39,10 +39,12 @@ class LastingChannel(Protocol):
     def keep(self, delivery_tags: Collection[str]) -> None:
         """These stay in hand when the channel closes; all others are for others."""
 
-    def in_place_of(self, delivery_tag: str) -> AbstractContextManager[None]:
+    def in_place_of(
+        self, delivery_tag: str, *, first: bool = False
+    ) -> AbstractContextManager[None]:
         """What is published on this channel within takes the place of that message.
 
-        Both become true as one step, or neither; neither if it is no longer ours.
+        ``first``: it is served before all others in its queue. Both become true as one step, or neither; neither if it is no longer ours.
         """
 
     def take_ahead(self, appetite: Callable[[], int]) -> None:

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from unstuck.transport import scripts
 from unstuck.transport.desk import Desk, Step
-from unstuck.transport.keys import Keys
+from unstuck.transport.keys import RETURNED, Keys
 from unstuck.transport.message import due_milliseconds
 from unstuck.transport.qos import QoS
 
@@ -30,7 +30,7 @@ class Put:
     queue: str
     content: str
     stream: str
-    step: int
+    step: int | str
     due: int | None = None
     """Milliseconds since the epoch."""
 
@@ -39,6 +39,11 @@ class Put:
     def with_content(self, content: str) -> Put:
         """The same way for another message."""
         return replace(self, content=content)
+
+    def first(self) -> Put:
+        """The same message before all others in its queue."""
+        stream = self.keys.stream(self.queue, RETURNED)
+        return replace(self, stream=stream, step=RETURNED)
 
     def arguments(self) -> tuple[Any, ...]:
         """The five arguments of ``put`` in the scripts."""
@@ -173,16 +178,17 @@ class PublishingChannel(kombu_redis.Channel):
         return [each if isinstance(each, Exception) else None for each in firsts]
 
     @contextmanager
-    def in_place_of(self, delivery_tag: str) -> Iterator[None]:
+    def in_place_of(self, delivery_tag: str, *, first: bool = False) -> Iterator[None]:
         """What is published within takes the place of a message that is in hand.
 
-        As one step, carried out soon and until the server has taken it; not at all if the
+        ``first``: before all others in its queue, as it has waited its turn. As one step, carried out soon and until the server has taken it; not at all if the
         message is no longer ours by then. Without anything published it is acknowledged.
         """
         with self.collected() as puts:
             yield
         self.qos.release(delivery_tag)
         if puts:
+            puts = [put.first() for put in puts] if first else puts
             arguments = [each for put in puts for each in put.arguments()]
             self.desk.step(Step(delivery_tag, scripts.SETTLE, arguments))
         else:

@@ -112,7 +112,7 @@ class Handover:
         """Carry the verdict out; again and again while the broker does not take it."""
         try:
             if not isinstance(verdict, Ack):
-                with self._one_step() as producer:
+                with self._one_step(verdict) as producer:
                     self._write(verdict, outcome, facts, producer)
         except Exception:
             # Whatever the broker has against it, the message stays unacknowledged:
@@ -130,7 +130,7 @@ class Handover:
             self.settled(self.delivery, verdict, in_time=in_time)
 
     @contextmanager
-    def _one_step(self) -> Iterator[Any]:
+    def _one_step(self, verdict: Verdict) -> Iterator[Any]:
         """Where the broker can do it: what is published within settles the message.
 
         Gives the producer for that; ``None`` where the two are two steps.
@@ -139,7 +139,8 @@ class Handover:
         if channel is None:
             yield None
             return
-        with channel.in_place_of(self.received.delivery_tag):
+        again = isinstance(verdict, Requeue)
+        with channel.in_place_of(self.received.delivery_tag, first=again):
             yield kombu.Producer(channel)
 
     @property

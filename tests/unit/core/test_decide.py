@@ -119,23 +119,27 @@ def test_without_a_maximum_a_limit_is_retried_for_ever() -> None:
     assert verdict_on(Ending.HARD_LIMIT, policy, attempt=10**6) == Retry(NOW + MINUTE)
 
 
-@pytest.mark.parametrize("ending", LOSSES)
-def test_the_first_loss_is_queued_again_at_once(ending: Ending) -> None:
-    """One lost process is an accident: its message waits a second, as the same attempt."""
-    assert verdict_on(ending) == Requeue(NOW + FIRST_WAIT)
+def test_the_first_loss_of_a_child_waits_a_second() -> None:
+    """One lost process is an accident: its message is queued again, as the same attempt."""
+    assert verdict_on(Ending.CHILD_LOST) == Requeue(NOW + FIRST_WAIT)
+
+
+def test_the_first_loss_of_a_node_waits_no_more() -> None:
+    """It took a while to notice that the node is gone."""
+    assert verdict_on(Ending.NODE_LOST) == Requeue(NOW)
 
 
 @pytest.mark.parametrize("ending", LOSSES)
 def test_losses_wait_longer_each_time(ending: Ending) -> None:
-    """Backoff: 1, 2, 4 … seconds, at most 30."""
+    """Backoff: 2, 4 … seconds, at most 30."""
     policy = Policy(max_strikes=100)
 
     waits = [
         verdict_on(ending, policy, strikes=(NOW - MINUTE,) * earlier)
-        for earlier in (0, 1, 2, 4, 5, 98)
+        for earlier in (1, 2, 4, 5, 98)
     ]
 
-    seconds = (1, 2, 4, 16, 30, 30)
+    seconds = (2, 4, 16, 30, 30)
     assert waits == [Requeue(NOW + timedelta(seconds=each)) for each in seconds]
 
 
@@ -155,7 +159,7 @@ def test_with_one_strike_allowed_the_first_loss_is_poison() -> None:
 @pytest.mark.parametrize("attempt", [0, 3, 1000])
 def test_strikes_are_counted_apart_from_retries(attempt: int) -> None:
     """However many attempts went before, a loss is judged by losses alone."""
-    assert verdict_on(Ending.NODE_LOST, attempt=attempt) == Requeue(NOW + FIRST_WAIT)
+    assert verdict_on(Ending.CHILD_LOST, attempt=attempt) == Requeue(NOW + FIRST_WAIT)
 
 
 def test_strikes_outside_the_window_are_forgotten() -> None:
@@ -164,10 +168,10 @@ def test_strikes_outside_the_window_are_forgotten() -> None:
     border = NOW - timedelta(hours=72)
     older = border - timedelta(microseconds=1)
 
-    assert verdict_on(Ending.NODE_LOST, policy, strikes=(older,) * 9) == Requeue(
+    assert verdict_on(Ending.CHILD_LOST, policy, strikes=(older,) * 9) == Requeue(
         NOW + FIRST_WAIT
     )
-    assert verdict_on(Ending.NODE_LOST, policy, strikes=(border,) * 2) == Bury(
+    assert verdict_on(Ending.CHILD_LOST, policy, strikes=(border,) * 2) == Bury(
         Reason.POISON
     )
 
@@ -183,7 +187,7 @@ def test_a_killed_child_is_buried_as_lost_without_reject_on_worker_lost() -> Non
     policy = Policy(rerun_after_child_lost=False)
 
     assert verdict_on(Ending.CHILD_LOST, policy) == Bury(Reason.LOST)
-    assert verdict_on(Ending.NODE_LOST, policy) == Requeue(NOW + FIRST_WAIT)
+    assert verdict_on(Ending.NODE_LOST, policy) == Requeue(NOW)
 
 
 @pytest.mark.parametrize("ending", LOSSES)
@@ -438,13 +442,16 @@ def test_a_message_never_runs_more_than_max_strikes_times_by_losses(
 def test_the_waits_after_losses_are_bounded_in_all(policy: Policy) -> None:
     """A message that only kills is poison after max_strikes - 1 waits of 30 s at most."""
     policy = dataclasses.replace(
-        policy, at_most_once=False, strike_window=timedelta(days=3650)
+        policy,
+        at_most_once=False,
+        rerun_after_child_lost=True,
+        strike_window=timedelta(days=3650),
     )
     now, strikes = NOW, ()
     waits = []
 
     while True:
-        outcome = Outcome(ending=Ending.NODE_LOST)
+        outcome = Outcome(ending=Ending.CHILD_LOST)
         verdict = decide(outcome, delivery(strikes=strikes), policy, now)
         if not isinstance(verdict, Requeue):
             break

@@ -1,0 +1,580 @@
+"""What the crash tests of the transport share: a fleet, what hits it, and the account."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+import redis
+from kombu.exceptions import OperationalError
+
+from tests.node import Node, Site
+from tests.services import Valkey
+from tests.waiting import eventually
+from unstuck.dev import tether
+
+MODULE = "tests.project.streams"
+JOBS = ("-I", MODULE)
+
+SETTLE_SECONDS = 1.0
+"""What may pass between the end of a run and the server's taking of its ending."""
+
+RECOVERY_SECONDS = 6.0
+"""The same, after the server or the node was away."""
+
+MOST_MAINS_KILLED = 5
+"""Of one node within a minute; eight would be a crash loop, and the end of the node."""
+
+
+class DurableValkey(Valkey):
+    """A server whose answers are on disk, so that its SIGKILL takes nothing back."""
+
+    def _command(self) -> list[str]:
+        return [*super()._command(), "--appendfsync", "always"]
+
+
+# The ledger.
+
+
+@dataclass(eq=False)
+class Run:
+    """One run of one attempt of one id."""
+
+    task_id: str
+    attempt: int
+    node: str
+    pid: int
+    start: float
+    end: float | None = None
+    how: str = ""
+    last_sign: float = 0.0
+
+
+class Ledger:
+    """What the jobs have written, read as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.runs: list[Run] = []
+        self.ended: set[str] = set()
+        """The ids of which a run has succeeded or failed."""
+
+        self._path = path
+        self._place = 0
+        self._open: dict[tuple[int, str, int], Run] = {}
+
+    def read(self) -> Ledger:
+        """Read what is new, up to the last whole line."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._place)
+                whole, newline, _ = file.read().rpartition(b"\n")
+            self._place += len(whole) + len(newline)
+            for line in whole.splitlines():
+                self._take(json.loads(line))
+        return self
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if "attempt" not in line:
+            return
+        key = (line["pid"], line["id"], line["attempt"])
+        if line["event"] == "start":
+            run = Run(line["id"], line["attempt"], line["node"], line["pid"], 0.0)
+            run.start = line["mono"]
+            self._open[key] = run
+            self.runs.append(run)
+        run = self._open[key]
+        run.last_sign = line["mono"]
+        if line["event"] == "end":
+            run.end, run.how = line["mono"], line["how"]
+            if run.how != "retried":
+                self.ended.add(run.task_id)
+
+    def of(self, task_id: str) -> list[Run]:
+        """The runs of an id, in order."""
+        return [run for run in self.read().runs if run.task_id == task_id]
+
+    def wait_for_start(self, task_id: str, count: int = 1, seconds: float = 30) -> Run:
+        """The run that is the so manyeth of an id, once it has begun."""
+        eventually(lambda: len(self.of(task_id)) >= count, seconds)
+        return self.of(task_id)[count - 1]
+
+    def wait_for(self, ids: Collection[str], seconds: float) -> None:
+        """Wait until all of these have come to their end."""
+
+        def all_ended() -> bool:
+            missing = set(ids) - self.read().ended
+            assert not missing, f"{len(missing)} of {len(ids)}: {sorted(missing)[:3]}"
+            return True
+
+        eventually(all_ended, seconds)
+
+
+# Sending.
+
+
+class Sender:
+    """Sends jobs; knows which of them the server has taken for certain."""
+
+    def __init__(self, site: Site) -> None:
+        self.sent: set[str] = set()
+        self.unsure: set[str] = set()
+        """Those whose sending raised: the server may have taken them, or not."""
+
+        self._site = site
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Sender:
+        self._app = self._stack.enter_context(self._site.client())
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def send(self, name: str = "job", *args: Any, **options: Any) -> str:
+        """Send one, with one try; its id."""
+        task_id = str(uuid4())
+        options = {"retry": False, "task_id": task_id, **options}
+        try:
+            self._app.send_task(f"{MODULE}.{name}", args, **options)
+        except (OperationalError, OSError, redis.RedisError):
+            self.unsure.add(task_id)
+        else:
+            self.sent.add(task_id)
+        return task_id
+
+    def send_any(self, dice: random.Random, longest: float) -> None:
+        """Send one of all kinds, few of which take longer than a moment."""
+        match dice.randrange(20):
+            case 0 | 1:
+                self.send("job", dice.random() * longest / 8)
+            case 2:
+                self.send("job", dice.random() * longest)
+            case 3 | 4:
+                self.send("job", 0.0, dice.randrange(1, 3))
+            case 5:
+                self.send("job", 0.0, 0, True)
+            case 6:
+                self.send("job", 0.0, 0, False, "x" * dice.randrange(10_000, 100_000))
+            case 7 | 8 | 9:
+                self.send("job", countdown=dice.random() * 5)
+            case _:
+                self.send("job", dice.choice([0.0, 0.0, 0.01, 0.05]))
+
+
+# The server.
+
+KNOWN_KEYS = ("unstuck:queues", "unstuck:due", "unstuck:tick", "_kombu.binding")
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is on the server."""
+
+    messages: int
+    reserved: int
+    delayed: int
+    others: frozenset[str]
+    """Keys of nodes, and of kombu's own transport."""
+
+
+def left_on(client: redis.Redis) -> Left:
+    """What there is in streams, pending lists, delayed sets, lists; and of nodes."""
+    messages = reserved = delayed = 0
+    others = set()
+    for raw in client.scan_iter("*", count=1000):
+        key = raw.decode()
+        if key.startswith("unstuck:queue:"):
+            messages += client.xlen(key)
+            for group in client.xinfo_groups(key):
+                reserved += int(group["pending"])
+        elif key.startswith("unstuck:delayed:"):
+            delayed += client.zcard(key)
+        elif not key.startswith(KNOWN_KEYS):
+            others.add(key)
+    return Left(messages, reserved, delayed, frozenset(others))
+
+
+def wait_until_empty(client: redis.Redis, seconds: float = 30) -> None:
+    """Wait until no message is anywhere on the server."""
+
+    def is_empty() -> bool:
+        left = left_on(client)
+        assert (left.messages, left.reserved, left.delayed) == (0, 0, 0), left
+        lists = {key for key in left.others if not key.startswith("unstuck:")}
+        assert not lists, lists
+        return True
+
+    eventually(is_empty, seconds)
+
+
+def check_that_nobody_is_known(client: redis.Redis) -> None:
+    """No lease, no list of nodes, nothing of a node."""
+    assert left_on(client).others == frozenset(), left_on(client)
+
+
+# A fleet.
+
+
+class Fleet:
+    """Nodes of one site, each by its name."""
+
+    def __init__(self, site: Site, *options: str) -> None:
+        self.nodes: dict[str, Node] = {}
+        self._site = site
+        self._options = [*options, *JOBS]
+
+    def start(self, name: str) -> Node:
+        """Start a node, or start it again."""
+        options = ["-P", "prefork", "-n", name, *self._options]
+        node = self.nodes[name] = Node(self._site, options)
+        node.start()
+        return node
+
+    def wait_until_ready(self) -> None:
+        """Wait until all consume."""
+        for node in self.nodes.values():
+            node.wait_until_ready()
+
+    def node_of(self, run: Run) -> Node:
+        """The node that runs it."""
+        return self.nodes[run.node]
+
+    def stop(self, seconds: float = 30) -> None:
+        """SIGTERM to all; each ends in order."""
+        for node in self.nodes.values():
+            node.send(signal.SIGTERM)
+        for name, node in self.nodes.items():
+            assert node.wait(seconds) == 0, name
+
+    def logs(self) -> str:
+        """The end of what they wrote."""
+        return "\n".join(
+            f"== {name}\n{node.log()[-8000:]}" for name, node in self.nodes.items()
+        )
+
+
+@contextlib.contextmanager
+def fleet(site: Site, *names: str, options: Iterable[str] = ()) -> Iterator[Fleet]:
+    """Nodes that consume, gone afterwards with all their processes."""
+    nodes = Fleet(site, *options)
+    try:
+        for name in names:
+            nodes.start(name)
+        nodes.wait_until_ready()
+        yield nodes
+    except BaseException:
+        print(nodes.logs())
+        raise
+    finally:
+        for node in nodes.nodes.values():
+            node.kill_tree()
+
+
+def tree_of(node: Node) -> list[int]:
+    """All processes of a node, the first one first."""
+    first = node.supervisor_pid
+    return [first, *tether.descendants(first)]
+
+
+def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    """Send each of these a signal, if it is still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+# What hits it.
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Something that happened to a node, a process or the server, and when."""
+
+    kind: str
+    start: float
+    end: float
+    node: str = ""
+    pid: int = 0
+
+
+@dataclass
+class Chaos:
+    """Breaks things at random, one thing at a time, and takes down what it broke."""
+
+    fleet: Fleet
+    server: Valkey
+    dice: random.Random
+    stop_seconds: float
+    freeze_seconds: float
+    pause_seconds: float
+    """Between two of the larger things, on average."""
+
+    losses: list[Loss] = field(default_factory=list)
+    _mains: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def run(self, seconds: float) -> None:
+        """Go on for so long, and until each happened; then all is there again."""
+        until = time.monotonic() + seconds
+        large = [
+            *(self.kill_tree, self.stop_node),
+            *(self.restart_server, self.freeze_server),
+        ]
+        all_done = False
+        while True:
+            for act in self.dice.sample(large, len(large)):
+                self._break_little_things(self.dice.uniform(0.5, 1.5))
+                if all_done and time.monotonic() > until:
+                    return
+                act()
+            all_done = True
+
+    def _break_little_things(self, share: float) -> None:
+        little = (
+            *(self.kill_child, self.kill_child, self.kill_child),
+            *(self.kill_main, self.cut_connections),
+        )
+        until = time.monotonic() + share * self.pause_seconds
+        while time.monotonic() < until:
+            time.sleep(min(self.dice.expovariate(1), 3))
+            self.dice.choice(little)()
+
+    def _note(
+        self, kind: str, start: float, *, more: float = 0.0, **facts: Any
+    ) -> None:
+        self.losses.append(Loss(kind, start, time.monotonic() + more, **facts))
+
+    def _any_node(self) -> tuple[str, Node]:
+        for name, node in self.fleet.nodes.items():
+            assert node._tether is not None
+            assert node._tether.poll() is None, f"{name} has ended by itself"
+        return self.dice.choice(list(self.fleet.nodes.items()))
+
+    # Processes.
+
+    def kill_child(self, but: str = "") -> None:
+        """SIGKILL of a process that runs tasks, of another node than that."""
+        name, node = self._any_node()
+        with contextlib.suppress(StopIteration):
+            if name != but and (children := node.children_pids):
+                pid, start = self.dice.choice(children), time.monotonic()
+                signal_all([pid], signal.SIGKILL)
+                self._note("child killed", start, pid=pid)
+
+    def kill_main(self) -> None:
+        """SIGKILL of a main; its supervisor starts another one."""
+        name, node = self._any_node()
+        now = time.monotonic()
+        recent = [at for at in self._mains[name] if now - at < 60]
+        with contextlib.suppress(StopIteration):
+            main = node._find_main()
+            if main and len(recent) < MOST_MAINS_KILLED:
+                self._mains[name] = [*recent, now]
+                signal_all([main], signal.SIGKILL)
+                # Its children end when they notice, or when they are told to.
+                self._note("main killed", now, more=0.5, node=name)
+
+    def kill_tree(self) -> None:
+        """SIGKILL of all processes of a node, which is then started again."""
+        name, node = self._any_node()
+        start = time.monotonic()
+        node.kill_tree()
+        self._note("tree killed", start, node=name)
+        self._mains.pop(name, None)
+        self.fleet.start(name)
+
+    def stop_node(self) -> None:
+        """SIGSTOP of a whole node for longer than its lease; the others are hit."""
+        name, node = self._any_node()
+        try:
+            pids, start = tree_of(node), time.monotonic()
+        except StopIteration:
+            return  # It is just being started.
+        signal_all(pids, signal.SIGSTOP)
+        until = start + self.stop_seconds
+        while time.monotonic() < until:
+            time.sleep(min(self.dice.expovariate(1 / 2), self.stop_seconds / 3))
+            self.kill_child(but=name)
+        signal_all(pids, signal.SIGCONT)
+        self._note("node stopped", start, node=name)
+
+    # The server.
+
+    def cut_connections(self) -> None:
+        """CLIENT KILL of half the connections, whoever's they are."""
+        start = time.monotonic()
+        with contextlib.suppress(redis.RedisError), self.server.client() as client:
+            mine = client.client_id()
+            for one in client.client_list():
+                if int(one["id"]) != mine and self.dice.random() < 0.5:
+                    client.client_kill_filter(_id=one["id"])
+        self._note("connections cut", start)
+
+    def restart_server(self) -> None:
+        """SIGKILL of the server, which is started again with what it wrote down."""
+        start = time.monotonic()
+        self.server.kill()
+        self.server.start()
+        self._note("server restarted", start)
+
+    def freeze_server(self) -> None:
+        """SIGSTOP of the server for a while."""
+        pid, start = self.server.pid, time.monotonic()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            time.sleep(self.freeze_seconds)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        self._note("server frozen", start)
+
+
+AWAY = frozenset({"server restarted", "server frozen", "connections cut"})
+"""What hits no run, but whoever publishes just then cannot know whether it worked."""
+
+STOPPED = "node stopped"
+
+
+# The account.
+
+
+@dataclass
+class Account:
+    """Whether all that was sent has ended, and why what ran again did."""
+
+    sent: set[str]
+    unsure: set[str]
+    runs: list[Run]
+    buried: Counter[str]
+    """How many letters there are of each id."""
+
+    losses: list[Loss]
+
+    def __post_init__(self) -> None:
+        self.by_attempt: dict[tuple[str, int], list[Run]] = defaultdict(list)
+        for run in sorted(self.runs, key=lambda run: run.start):
+            self.by_attempt[run.task_id, run.attempt].append(run)
+        self.succeeded = {run.task_id for run in self.runs if run.how == "succeeded"}
+        self.started = {run.task_id for run in self.runs}
+        self.causes: Counter[str] = Counter()
+        self.unexplained: list[str] = []
+        self.overlapping: list[str] = []
+        for (task_id, attempt), runs in self.by_attempt.items():
+            if len(runs) > 1:
+                self._explain(task_id, attempt, runs)
+
+    @property
+    def lost(self) -> list[str]:
+        """The ids that the server took, and that have not ended."""
+        taken = self.sent | (self.unsure & self.started)
+        return sorted(taken - self.succeeded - set(self.buried))
+
+    def _explain(self, task_id: str, attempt: int, runs: list[Run]) -> None:
+        # What could not publish its retry runs again instead.
+        hits = [self._hits(run, publishes=run.how == "retried") for run in runs]
+        earlier = [
+            "retry published twice: " + cause
+            for before in range(attempt)
+            for run in self.by_attempt[task_id, before]
+            for cause in self._hits(run, publishes=True)
+        ]
+        causes = [min(of_one) for of_one in hits if of_one]
+        allowed = [*causes, *earlier]
+        if len(runs) - 1 > len(allowed):
+            self.unexplained.append(self._told(task_id, attempt))
+        self.causes.update(allowed[: len(runs) - 1])
+        for one, other in pairwise(runs):
+            over = one.end or one.last_sign
+            stopped = self._was_stopped(one) or self._was_stopped(other)
+            if other.start < over and not stopped and not earlier:
+                self.overlapping.append(self._told(task_id, attempt))
+
+    def _hits(self, run: Run, *, publishes: bool = False) -> list[str]:
+        """What hit a run before the server knew of its end."""
+        settled = self._settled(run)
+        return [
+            loss.kind
+            for loss in self.losses
+            if loss.end >= run.start - SETTLE_SECONDS
+            and loss.start <= settled
+            and (publishes or loss.kind not in AWAY)
+            and loss.node in ("", run.node)
+            and loss.pid in (0, run.pid)
+        ]
+
+    def _settled(self, run: Run) -> float:
+        """By when the server must have known of its end, if there was one."""
+        by = (run.end or run.last_sign) + SETTLE_SECONDS
+        for loss in sorted(self.losses, key=lambda loss: loss.start):
+            away = loss.kind in AWAY or (loss.kind, loss.node) == (STOPPED, run.node)
+            if away and loss.start <= by <= loss.end + RECOVERY_SECONDS:
+                by = loss.end + RECOVERY_SECONDS
+        return by
+
+    def _was_stopped(self, run: Run) -> bool:
+        over = run.end or run.last_sign
+        return any(
+            loss.start <= over and loss.end >= run.start - SETTLE_SECONDS
+            for loss in self.losses
+            if (loss.kind, loss.node) == (STOPPED, run.node)
+        )
+
+    def _told(self, task_id: str, attempt: int) -> str:
+        runs = self.by_attempt[task_id, attempt]
+        told = [
+            f"{run.node}/{run.pid} {run.start:.2f}-{run.end or 0:.2f}" for run in runs
+        ]
+        return f"{task_id} attempt {attempt}: {'; '.join(told)}"
+
+    @property
+    def numbers(self) -> Mapping[str, object]:
+        """The ledger, for the report."""
+        again = {f"run again: {cause}": n for cause, n in sorted(self.causes.items())}
+        hit = Counter(loss.kind for loss in self.losses)
+        known = self.sent | self.unsure
+        return {
+            "sent": len(self.sent),
+            "succeeded": len(self.sent & self.succeeded - set(self.buried)),
+            "buried": len(self.sent & set(self.buried)),
+            "lost": len(self.lost),
+            "sending raised": len(self.unsure),
+            "of these, taken all the same": len(self.unsure & self.started),
+            "never sent by us": len(self.started - known),
+            **dict(sorted(hit.items())),
+            "runs": len(self.runs),
+            "runs of retries": sum(run.attempt > 0 for run in self.runs),
+            "second runs": sum(len(runs) - 1 for runs in self.by_attempt.values()),
+            **again,
+            "run again without a loss": len(self.unexplained),
+            "overlapping without a stop": len(self.overlapping),
+        }
+
+    def tell(self, record: Callable[[str, object], None]) -> None:
+        """Print the ledger, and have it recorded."""
+        for name, value in self.numbers.items():
+            print(f"{name}: {value}")
+            record(name, value)
+
+    def check(self) -> None:
+        """Fail unless all is well."""
+        assert self.lost == []
+        assert not self.unexplained, self.unexplained
+        assert not self.overlapping, self.overlapping
+        assert set(self.started) <= self.sent | self.unsure
+        taken = self.sent & (self.succeeded | set(self.buried))
+        assert taken == self.sent
