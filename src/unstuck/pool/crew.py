@@ -232,6 +232,7 @@ class Crew:
 
     def drop_waiting(self) -> None:
         """Forget what no child has begun with: the broker has it."""
+        self._will_dispatch = False  # The event loop begins anew, too.
         with self.lock:
             back = [job for m in self.members.values() for job in m.take_back()]
             self._put_back(job for job in back if job.extra)
