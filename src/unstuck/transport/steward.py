@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,6 +84,9 @@ class Steward:
         self._services: dict[object, Service] = {}
         self._next_tick = self._next_bridge = self._next_chores = 0.0
         self._next_ghosts = 0.0
+        self._suspicions: deque[float] = deque()
+        """When to look for what a lost connection has taken along."""
+
         self._next_death = math.inf
         """When the lease of some node is over, unless that is renewed meanwhile."""
 
@@ -118,8 +122,7 @@ class Steward:
 
     def suspect_ghosts(self) -> None:
         """A connection is lost, perhaps with messages on it."""
-        soon = time.monotonic() + 1.2 * GHOST_SECONDS
-        self._next_ghosts = min(self._next_ghosts, soon)
+        self._suspicions.append(time.monotonic() + 1.2 * GHOST_SECONDS)
 
     # The thread.
 
@@ -164,6 +167,9 @@ class Steward:
             self._bridge(now)
         if now >= self._next_chores:
             self._chores(now)
+        while self._suspicions and now >= self._suspicions[0]:
+            self._suspicions.popleft()
+            self._next_ghosts = now
         if now >= self._next_ghosts:
             self._give_back_ghosts(now)
         if self._desk.has_something_to_say:
