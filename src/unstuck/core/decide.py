@@ -84,10 +84,9 @@ def _after_loss(
     earlier = sum(now - strike <= policy.strike_window for strike in delivery.strikes)
     if earlier + 1 >= policy.max_strikes:
         return Bury(Reason.POISON)
-    if outcome.ending is Ending.NODE_LOST and earlier == 0:
-        return Requeue(
-            now
-        )  # It has waited already, until the node was known to be lost.
+    if outcome.ending is Ending.NODE_LOST and delivery.one_step and earlier == 0:
+        # It has waited already, until the node was known to be lost.
+        return Requeue(now)
     return Requeue(now + doubled(FIRST_WAIT, earlier, LONGEST_WAIT))
 
 

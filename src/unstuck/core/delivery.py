@@ -23,6 +23,12 @@ class Delivery:
     unknown_since: datetime | None = None
     """When a node first met this message without knowing its task."""
 
+    one_step: bool = False
+    """Whether queueing the message again and acknowledging it is one step on its broker.
+
+    Where it is two, a node that dies at once again can leave both the old and the new.
+    """
+
     dice: float = 0.0
     """A random number in [0, 1), drawn once, for whatever needs jitter."""
 

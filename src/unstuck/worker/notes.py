@@ -27,7 +27,9 @@ MOST_ATTEMPTS = 2**30
 """More than anybody retries, and no more than a database column holds."""
 
 
-def delivery_from(headers: Mapping[str, Any], queue: str) -> Delivery:
+def delivery_from(
+    headers: Mapping[str, Any], queue: str, *, one_step: bool = False
+) -> Delivery:
     """The facts of a hand-over, read from the headers of its message.
 
     Headers come from outside: whatever is not as it should be counts as not there. Losses
@@ -39,6 +41,7 @@ def delivery_from(headers: Mapping[str, Any], queue: str) -> Delivery:
         task_name=str(headers.get("task") or ""),
         queue=queue,
         attempt=_attempt(headers.get("retries")),
+        one_step=one_step,
         dice=random.random(),  # noqa: S311 - jitter is no secret
     )
     if HEADER not in headers and COUNT not in headers:

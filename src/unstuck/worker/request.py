@@ -21,6 +21,7 @@ from celery.worker import request as celery_request
 from celery.worker.state import task_ready
 from kombu.utils.encoding import safe_repr
 
+from unstuck.core import broker
 from unstuck.core.clock import system_clock
 from unstuck.core.limits import Limits
 from unstuck.core.outcome import Ending, Outcome
@@ -345,7 +346,9 @@ class Request(celery_request.Request):
             app=self._app,
             received=self._message,
             delivery=notes.delivery_from(
-                self._request_dict, queue_of(self._message, self._consumer)
+                self._request_dict,
+                queue_of(self._message, self._consumer),
+                one_step=broker.lasting(self._message.channel) is not None,
             ),
             policy=self._consumer.policy_of(self.task),
             ack=self._acknowledge,

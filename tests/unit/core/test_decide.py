@@ -36,11 +36,16 @@ def verdict_on(
     attempt: int = 0,
     unknown_since: datetime | None = None,
     dice: float = 0.0,
+    one_step: bool = False,
     **seen: bool,
 ) -> Verdict:
     """What is decided at NOW about a delivery that ended so."""
     facts = delivery(
-        strikes=strikes, attempt=attempt, unknown_since=unknown_since, dice=dice
+        strikes=strikes,
+        attempt=attempt,
+        unknown_since=unknown_since,
+        dice=dice,
+        one_step=one_step,
     )
     return decide(Outcome(ending=ending, **seen), facts, policy, NOW)  # type: ignore[arg-type]
 
@@ -119,14 +124,18 @@ def test_without_a_maximum_a_limit_is_retried_for_ever() -> None:
     assert verdict_on(Ending.HARD_LIMIT, policy, attempt=10**6) == Retry(NOW + MINUTE)
 
 
-def test_the_first_loss_of_a_child_waits_a_second() -> None:
+@pytest.mark.parametrize("ending", LOSSES)
+def test_the_first_loss_waits_a_second(ending: Ending) -> None:
     """One lost process is an accident: its message is queued again, as the same attempt."""
-    assert verdict_on(Ending.CHILD_LOST) == Requeue(NOW + FIRST_WAIT)
+    assert verdict_on(ending) == Requeue(NOW + FIRST_WAIT)
 
 
-def test_the_first_loss_of_a_node_waits_no_more() -> None:
-    """It took a while to notice that the node is gone."""
-    assert verdict_on(Ending.NODE_LOST) == Requeue(NOW)
+def test_the_first_loss_of_a_node_waits_no_more_where_that_is_safe() -> None:
+    """It took a while to notice that the node is gone; later ones wait."""
+    assert verdict_on(Ending.NODE_LOST, one_step=True) == Requeue(NOW)
+    assert verdict_on(Ending.CHILD_LOST, one_step=True) == Requeue(NOW + FIRST_WAIT)
+    second = verdict_on(Ending.NODE_LOST, one_step=True, strikes=(NOW - MINUTE,))
+    assert second == Requeue(NOW + timedelta(seconds=2))
 
 
 @pytest.mark.parametrize("ending", LOSSES)
@@ -187,7 +196,7 @@ def test_a_killed_child_is_buried_as_lost_without_reject_on_worker_lost() -> Non
     policy = Policy(rerun_after_child_lost=False)
 
     assert verdict_on(Ending.CHILD_LOST, policy) == Bury(Reason.LOST)
-    assert verdict_on(Ending.NODE_LOST, policy) == Requeue(NOW)
+    assert verdict_on(Ending.NODE_LOST, policy) == Requeue(NOW + FIRST_WAIT)
 
 
 @pytest.mark.parametrize("ending", LOSSES)
