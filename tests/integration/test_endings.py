@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import kombu
 import pytest
 
 from tests.integration.conftest import MakeSite
@@ -115,6 +116,9 @@ def test_a_task_that_kills_its_node_is_poison_after_three_runs(
     redis = {"visibility_timeout": 1, "unacked_restore_interval": 1}
     options = {**redis, "unacked_restore_throttle": 1}
     amqp = "redis" not in make_site.__qualname__
+    stock = make_site.__qualname__.startswith("redis_site")
+    if stock and kombu.VERSION < (5, 7):
+        pytest.skip("kombu 5.6 restores what a dead worker had too seldom for a test")
     site = make_site()
     if not amqp:
         site.settings = {"CELERY_BROKER_TRANSPORT_OPTIONS": options}
