@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -115,8 +116,14 @@ class Celery(celery.Celery):
         within 10 seconds, or the result store does not answer.
         """
         options.setdefault("confirm_timeout", PUBLISH_SECONDS)
-        try:
+        with self.naming_result_store(name):
             return super().send_task(name, *args, **options)
+
+    @contextmanager
+    def naming_result_store(self, name: str) -> Iterator[None]:
+        """Say of an error that the result store, which is told of each call, is its cause."""
+        try:
+            yield
         except RuntimeError as error:
             if "result store" not in str(error):
                 raise

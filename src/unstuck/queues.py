@@ -6,12 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kombu.exceptions import OperationalError
-
 from unstuck.core import broker
-from unstuck.core.errors import BrokerUnreachable
 from unstuck.letters.queue import NAME as DEAD
-from unstuck.profile import PUBLISH_SECONDS
+from unstuck.letters.queue import asking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +42,8 @@ def names_of(app: Any) -> list[str]:
 
 def count(app: Any, names: Iterable[str]) -> list[QueueFacts]:
     """Count these queues. Raises ``BrokerUnreachable`` when the broker cannot be asked."""
-    try:
-        with app.connection_for_read() as connection:
-            connection.ensure_connection(max_retries=1, timeout=PUBLISH_SECONDS)
-            return [_count(connection, name) for name in names]
-    except (OperationalError, OSError) as error:
-        url = app.connection_for_read().as_uri()
-        message = f"The broker at {url} did not answer: {error}"
-        raise BrokerUnreachable(message) from error
+    with asking(app) as connection:
+        return [_count(connection, name) for name in names]
 
 
 def _count(connection: Any, name: str) -> QueueFacts:

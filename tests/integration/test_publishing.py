@@ -253,3 +253,85 @@ def test_ten_thousand_take_a_few_round_trips(streams: Celery, valkey: Any) -> No
         assert (
             connection.default_channel.queue_declare("celery").message_count == 10_001
         )
+
+
+@contextmanager
+def full(valkey: Any) -> Iterator[None]:
+    """A server that takes nothing more."""
+    with valkey.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", 0)
+
+
+def test_a_call_in_a_row_into_a_full_server_raises_as_the_first_would(
+    streams: Celery, valkey: Any
+) -> None:
+    """kombu's OperationalError, and all is well when there is room again."""
+    task = streams.tasks["one"]
+    for _ in range(3):
+        task.delay(1)
+    with full(valkey), pytest.raises(OperationalError):
+        task.delay(2)
+    task.delay(3)
+
+    assert [payload[0] for _, payload, _ in received(streams, 4)] == [
+        [1],
+        [1],
+        [1],
+        [3],
+    ]
+
+
+def test_a_result_store_that_is_away_is_named(valkey: Any, own_valkey: Any) -> None:
+    """In a row as for the first call, and for many."""
+    valkey.flush()
+    with closing_app(STREAMS + valkey.url(0)) as app:
+        app.conf.update(task_ignore_result=False, result_backend=own_valkey.url(1))
+        task = app.tasks["one"]
+        # Results are not asked for here, and need not be forgotten one by one.
+        app.backend.remove_pending_result = lambda *_: None
+        for _ in range(3):
+            task.delay(1)
+        own_valkey.stop()
+
+        def send_some() -> None:
+            # What is written first may go into a connection that is dead.
+            for _ in range(3):
+                task.delay(2)
+
+        with pytest.raises(OperationalError, match="result store"):
+            send_some()
+        with pytest.raises(OperationalError, match="result store"):
+            task.delay_many([(3,), (4,)])
+
+        app.backend.result_consumer.stop()
+
+
+@pytest.mark.parametrize("scheme", ["", STREAMS])
+def test_one_by_one_stops_where_the_broker_is_away(valkey: Any, scheme: str) -> None:
+    """What was sent before is said, and that what comes after was not."""
+    valkey.flush()
+    with valkey.client() as client, closing_app(scheme + valkey.url(0)) as app:
+        task = app.tasks["one"]
+        task.delay(0)
+
+        def fill(body: Any = None, **_: Any) -> None:
+            if body[0] == (2,):
+                client.config_set("maxmemory", 1)
+
+        signals.before_task_publish.connect(fill)
+        try:
+            with pytest.raises(
+                NotAllSent, match="2 of 3 tasks were not sent"
+            ) as raised:
+                task.delay_many([(1,), (2,), (3,)])
+        finally:
+            signals.before_task_publish.disconnect(fill)
+            client.config_set("maxmemory", 0)
+
+        assert [payload[0] for _, payload, _ in received(app, 2)] == [[0], [1]]
+    assert sorted(raised.value.failed) == [1, 2]
+    assert [bool(result) for result in raised.value.results] == [True, False, False]

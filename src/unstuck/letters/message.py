@@ -23,7 +23,10 @@ KEPT_PROPERTIES = (
 )
 """The message properties that belong to the message and not to one hand-over of it."""
 
-HANDOVER_HEADERS = frozenset({"redelivered", "x-delivery-count", "x-death"})
+COUNT = "x-delivery-count"
+"""The header in which a broker tells how often a message was lost before."""
+
+HANDOVER_HEADERS = frozenset({"redelivered", COUNT, "x-death"})
 """Headers that brokers add when they hand a message over again."""
 
 

@@ -6,7 +6,8 @@ no database is needed for nothing to be lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -78,11 +79,21 @@ def waiting(app: Any) -> int:
 
     Raises ``BrokerUnreachable`` when the broker cannot be asked.
     """
+    with asking(app) as connection:
+        declared = dead_letter_queue()(connection.default_channel).queue_declare()
+        return int(declared.message_count)
+
+
+@contextmanager
+def asking(app: Any) -> Iterator[Any]:
+    """A connection to ask the broker by.
+
+    Raises ``BrokerUnreachable`` when it cannot be asked.
+    """
     try:
         with app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, timeout=PUBLISH_SECONDS)
-            declared = dead_letter_queue()(connection.default_channel).queue_declare()
-            return int(declared.message_count)
+            yield connection
     except (OperationalError, OSError) as error:
         url = app.connection_for_read().as_uri()
         message = f"The broker at {url} did not answer: {error}"

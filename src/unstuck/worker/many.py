@@ -9,7 +9,7 @@ import celery
 from celery import signals
 from celery.app.routes import MapRoute
 from celery.utils import uuid
-from kombu.exceptions import EncodeError
+from kombu.exceptions import EncodeError, OperationalError
 
 from unstuck.core import broker
 from unstuck.core.errors import NotAllSent
@@ -48,7 +48,10 @@ def publish(task: Any, calls: Iterable[Call], options: Mapping[str, Any]) -> lis
             said = iter(channel.send_all(puts))
     errors = [[next(said) for _ in some] for _, some in made]
     failed = {n: e for n, some in enumerate(errors) for e in some if e is not None}
-    return _results([result for result, _ in made], failed)
+    results = [None if n in failed else result for n, (result, _) in enumerate(made)]
+    if failed:
+        raise NotAllSent(results, failed)
+    return results
 
 
 def _check(task: Any, calls: Sequence[Whole]) -> None:
@@ -86,14 +89,18 @@ def is_like_others(task: Any) -> bool:
 def _send_each(
     task: Any, calls: Sequence[Whole], options: Mapping[str, Any]
 ) -> list[Any]:
-    results, failed = [], {}
-    for place, (args, kwargs) in enumerate(calls):
+    """Until the broker is away: each further one would wait for it in vain."""
+    results: list[Any] = []
+    for args, kwargs in calls:
         try:
             results.append(task.apply_async(args, kwargs, **options))
-        except task.app.connection_for_write().connection_errors as error:
-            results.append(None)
-            failed[place] = error
-    return _results(results, failed)
+        except OperationalError as error:
+            if not results:
+                raise
+            left = range(len(results), len(calls))
+            results += [None] * len(left)
+            raise NotAllSent(results, dict.fromkeys(left, error)) from error
+    return results
 
 
 def _make(
@@ -103,20 +110,24 @@ def _make(
     channel: broker.LastingChannel,
 ) -> Iterator[tuple[Any, list[Any]]]:
     """The result of each call, and what is to be sent for it."""
-    stencil, first, pattern = None, None, None
+    like: tuple[Stencil, Any, Any] | None = None
+    """How the others are printed: with the result and the message of the first."""
+
     for place, (args, kwargs) in enumerate(calls):
         try:
-            if stencil is None or pattern is None:
+            if like is None:
                 with channel.collected() as puts:
                     result = task.apply_async(args, kwargs, **options)
                 yield result, puts
                 if place == 0 and len(puts) == 1 and is_like_others(task):
-                    first, pattern = result, puts[0]
-                    stencil = Stencil.of(pattern.content, first.id, reprs_of(task))
+                    printed = Stencil.of(puts[0].content, result.id, reprs_of(task))
+                    like = (printed, result, puts[0]) if printed else None
             else:
+                stencil, first, pattern = like
                 task_id = uuid()
                 content = stencil.message(task_id, args, kwargs)
-                result = _result_like(task, first, task_id, options)
+                result = expected(task, task_id, first.ignored, options["producer"])
+                _add_to_parent(task, result, options)
                 yield result, [pattern.with_content(content)]
         except EncodeError as error:
             raise EncodeError(
@@ -125,17 +136,20 @@ def _make(
             ) from error
 
 
-def _result_like(
-    task: Any, first: Any, task_id: str, options: Mapping[str, Any]
-) -> Any:
+def expected(task: Any, task_id: str, ignored: bool | None, producer: Any) -> Any:
+    """The result of a call that is about to be sent; the result store is told."""
     result = task.AsyncResult(task_id)
-    result.ignored = first.ignored
-    if not first.ignored:
-        task.backend.on_task_call(options["producer"], task_id)
+    result.ignored = ignored
+    if not ignored:
+        with task.app.naming_result_store(task.name):
+            task.backend.on_task_call(producer, task_id)
+    return result
+
+
+def _add_to_parent(task: Any, result: Any, options: Mapping[str, Any]) -> None:
     parent = task.app.current_worker_task
     if parent and options.get("add_to_parent", True):
         parent.add_trail(result)
-    return result
 
 
 def reprs_of(task: Any) -> dict[str, int]:
@@ -144,10 +158,3 @@ def reprs_of(task: Any) -> dict[str, int]:
     levels = getattr(app.conf, "task_repr_maxlevels", None)
     sizes = {"maxlen": app.amqp.argsrepr_maxsize}
     return {**sizes, "maxlevels": levels} if levels else sizes
-
-
-def _results(results: list[Any], failed: Mapping[int, BaseException]) -> list[Any]:
-    if failed:
-        results = [None if n in failed else each for n, each in enumerate(results)]
-        raise NotAllSent(results, failed)
-    return results

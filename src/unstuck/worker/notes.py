@@ -15,11 +15,9 @@ from typing import Any
 from unstuck.core.clock import system_clock
 from unstuck.core.delivery import Delivery
 from unstuck.core.outcome import Ending, Outcome
+from unstuck.letters.message import COUNT
 
 HEADER = "unstuck"
-COUNT = "x-delivery-count"
-"""The header in which a broker tells how often a message was lost before."""
-
 MOST_STRIKES = 100
 """More than anybody allows."""
 

@@ -14,7 +14,13 @@ from typing import Any
 from celery.utils import uuid
 
 from unstuck.core import broker
-from unstuck.worker.many import LISTENED, is_like_others, must_be_seen, reprs_of
+from unstuck.worker.many import (
+    LISTENED,
+    expected,
+    is_like_others,
+    must_be_seen,
+    reprs_of,
+)
 from unstuck.worker.stencil import Stencil
 
 PATTERN_SECONDS = 1.0
@@ -75,7 +81,7 @@ def _learn(task: Any, pattern: Pattern, args: Any, kwargs: Any) -> Any:
             pattern.stencil = Stencil.of(puts[0].content, result.id, reprs_of(task))
         pattern.of_no_use = pattern.stencil is None
         for put in puts:
-            _send(task, channel, put, result.id, args, kwargs)
+            _send(task, producer, put, result.id, args, kwargs)
         return result
 
 
@@ -84,20 +90,17 @@ def _print(task: Any, pattern: Pattern, args: Any, kwargs: Any) -> Any:
     task_id = uuid()
     put = pattern.put.with_content(pattern.stencil.message(task_id, args, kwargs))
     with task.app.producer_or_acquire() as producer:
-        if not pattern.ignored:
-            task.backend.on_task_call(producer, task_id)
-        channel = broker.lasting(producer.channel)
-        _send(task, channel, put, task_id, args, kwargs)
-    result = task.AsyncResult(task_id)
-    result.ignored = pattern.ignored
+        result = expected(task, task_id, pattern.ignored, producer)
+        _send(task, producer, put, task_id, args, kwargs)
     return result
 
 
 def _send(
-    task: Any, channel: Any, put: Any, task_id: str, args: Any, kwargs: Any
+    task: Any, producer: Any, put: Any, task_id: str, args: Any, kwargs: Any
 ) -> None:
+    connection = producer.connection
     try:
-        channel.send(put)
-    except channel.connection_errors:
-        # Celery tries again as its settings say.
-        task.apply_async_as_celery(args, kwargs, task_id=task_id)
+        producer.channel.send(put)
+    except (*connection.connection_errors, *connection.channel_errors):
+        # Celery tries again as its settings say, and raises what it always raises.
+        task.apply_async_as_celery(args, kwargs, task_id=task_id, producer=producer)

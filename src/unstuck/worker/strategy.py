@@ -12,7 +12,7 @@ from celery.worker.state import active_requests, requests
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.imports import symbol_by_name
 
-from unstuck.worker import notes
+from unstuck.letters.message import COUNT
 
 CAN_ADOPT = celery.VERSION >= (5, 7)
 """Celery 5.6 forgets what runs in its pool when the connection is lost."""
@@ -74,7 +74,7 @@ def was_lost(message: Any) -> bool:
     We never let a broker put a message back: what we queue again is published anew.
     Where the broker counts, one that was given back unused was not lost.
     """
-    count = message.headers.get(notes.COUNT)
+    count = message.headers.get(COUNT)
     if isinstance(count, int):
         return count > 0
     info = message.delivery_info or {}
