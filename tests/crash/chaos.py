@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.node import Node, Site, children_of, descriptors
 from tests.processes import alive
@@ -49,18 +49,14 @@ def send(site: Site, name: str, *args: Any, **options: Any) -> str:
         return str(app.send_task(f"{MODULE}.{name}", args, **options).id)
 
 
-class Sender:
-    """Sends a mixture of tasks, again and again, by one client."""
+class Client:
+    """Sends by one client of a site, within a ``with`` block."""
 
-    def __init__(self, site: Site, dice: random.Random) -> None:
-        self.sent: dict[str, str] = {}
-        """Which task each id is."""
-
+    def __init__(self, site: Site) -> None:
         self._site = site
-        self._dice = dice
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Sender:
+    def __enter__(self) -> Self:
         self._app = self._stack.enter_context(self._site.client())
         return self
 
@@ -71,6 +67,17 @@ class Sender:
         traceback: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+
+class Sender(Client):
+    """Sends a mixture of tasks, again and again."""
+
+    def __init__(self, site: Site, dice: random.Random) -> None:
+        super().__init__(site)
+        self.sent: dict[str, str] = {}
+        """Which task each id is."""
+
+        self._dice = dice
 
     def send(self, name: str, *args: Any, **options: Any) -> str:
         """Send one task; its id."""

@@ -13,13 +13,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
 import redis
 from kombu.exceptions import OperationalError
 
+from tests.crash.chaos import Client
 from tests.node import Node, Site
 from tests.services import Valkey
 from tests.waiting import eventually
@@ -124,28 +124,14 @@ class Ledger:
 # Sending.
 
 
-class Sender:
+class Sender(Client):
     """Sends jobs; knows which of them the server has taken for certain."""
 
     def __init__(self, site: Site) -> None:
+        super().__init__(site)
         self.sent: set[str] = set()
         self.unsure: set[str] = set()
         """Those whose sending raised: the server may have taken them, or not."""
-
-        self._site = site
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Sender:
-        self._app = self._stack.enter_context(self._site.client())
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     def send(self, name: str = "job", *args: Any, **options: Any) -> str:
         """Send one, with one try; its id."""

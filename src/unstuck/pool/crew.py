@@ -16,16 +16,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from billiard.exceptions import Terminated, WorkerLostError
 from billiard.pool import MaybeEncodingError
 
-from unstuck.core.backoff import doubled
 from unstuck.pool import answers, stack, wire
 from unstuck.pool.answers import Answer, info_of
+from unstuck.pool.births import Births
 from unstuck.pool.board import MAIN, Column
 from unstuck.pool.child import SOFT_SIGNAL
 from unstuck.pool.death import Death, cause_of, memory_limit
@@ -38,14 +37,8 @@ from unstuck.pool.wire import Kind, Packet
 
 logger = logging.getLogger(__name__)
 
-CENSUS_SECONDS = 0.01
-"""How often children are counted; a spare makes up for the time between."""
-
 BATCH = 8
 """How many short jobs a child may have at once."""
-
-FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=0.2), timedelta(seconds=30)
-"""Between children that die before they are ready."""
 
 LEAVE_SECONDS = 10
 """How long a child may take to exit when it is asked to."""
@@ -71,13 +64,8 @@ class Crew:
         self._extras: deque[Job] = deque()
         self._due: deque[Callable[[], Any]] = deque()
         self._pace = Pace()
-        self._births = 0
-        """How many children were asked for and are not there yet."""
-
+        self._births = Births(nursery)
         self._will_dispatch = False
-        self._failed_births = 0
-        self._no_birth_before = 0.0
-        self._next_census = 0.0
         self._tasks_are_over = False
         self._selector = selectors.DefaultSelector()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -121,7 +109,7 @@ class Crew:
         """Have a job run as soon as a child is free."""
         (self._extras if job.extra else self._waiting).append(job)
         if job.extra:
-            self._next_census = 0.0
+            self._births.count_anew()
         if self.terms.threaded:
             os.eventfd_write(self._bell, 1)
         elif self.call_soon is None:
@@ -262,7 +250,7 @@ class Crew:
     def _on_packet(self, member: Member, packet: Packet) -> None:
         if packet.kind is Kind.READY:
             member.main_thread = pickle.loads(packet.payload)  # noqa: S301
-            self._failed_births = 0
+            self._births.went_well()
             if member.state is State.STARTING:
                 member.state = State.SERVING
                 self._relieve_worn()
@@ -321,16 +309,12 @@ class Crew:
 
     def replenish(self) -> None:
         """Ask for as many children as are missing."""
-        now = time.monotonic()
-        if now < max(self._next_census, self._no_birth_before):
-            return
-        self._next_census = now + CENSUS_SECONDS
-        missing = max(0, self._wanted() - self._births - self._staying())
-        self._births += missing
-        self._nursery.ask(missing)
+        if self._births.census_is_due():
+            there = self._births.coming + self._staying()
+            self._births.ask(max(0, self._wanted() - there))
 
     def _count_anew(self) -> None:
-        self._next_census = 0.0
+        self._births.count_anew()
         self.replenish()
 
     def _wanted(self) -> int:
@@ -363,12 +347,12 @@ class Crew:
                 case Died():
                     self._on_died(event)
                 case Unborn():
-                    self._births -= 1
-                    self._postpone_births(event.why)
+                    self._births.came()
+                    self._births.postpone(event.why)
 
     def _on_born(self, born: Born) -> None:
         member = Member(born, self._nursery.board.row(born.row))
-        self._births -= 1
+        self._births.came()
         with self.lock:
             self.members[born.row] = member
         self._selector.register(
@@ -406,16 +390,7 @@ class Crew:
         if member.state is not State.STARTING or self.terms.closed:
             return
         cause = cause_of(death, ended_by_us=member.ended_by)
-        self._postpone_births(f"child {member.pid} was not ready yet: {cause}")
-
-    def _postpone_births(self, why: str) -> None:
-        now = time.monotonic()
-        if now < self._no_birth_before:
-            return  # One trouble is one trouble, however many children it hits.
-        wait = doubled(FIRST_WAIT, self._failed_births, LONGEST_WAIT).total_seconds()
-        self._failed_births += 1
-        self._no_birth_before = now + wait
-        logger.error("A child could not start; next try in %s s: %s", wait, why)
+        self._births.postpone(f"child {member.pid} was not ready yet: {cause}")
 
     def _on_lost(self, member: Member, job: Job, death: Death) -> None:
         evidence = job.evidence

@@ -10,30 +10,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from queue import Empty
 from typing import Any
 
-from amqp.protocol import queue_declare_ok_t
 from kombu.transport import redis as kombu_redis
-from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.uuid import uuid
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 
-from unstuck.transport import census, scripts
-from unstuck.transport.census import Census
-from unstuck.transport.desk import Desk, ack_commands, tag_of
-from unstuck.transport.keys import GROUP, RETURNED, queue_of
+from unstuck.transport import scripts
+from unstuck.transport.desk import ack_commands, tag_of
+from unstuck.transport.keys import GROUP, queue_of
 from unstuck.transport.message import Message, message_in
-from unstuck.transport.offices import office_of, plain_client
-from unstuck.transport.publishing import PublishingChannel
 from unstuck.transport.qos import QoS
-from unstuck.transport.steward import Service, Steward
+from unstuck.transport.queues import QueuesChannel
+from unstuck.transport.steward import Service
 
 logger = logging.getLogger(__name__)
 
@@ -47,32 +41,18 @@ PING_SECONDS = 2.0
 PAUSE_SECONDS = 1.0
 """After an answer that says that the server cannot do it now."""
 
-PURGE_AT_ONCE = 1000
+BRIDGE_AT_ONCE = 1000
 RESTORE_AT_ONCE = 1000
 """So many that it takes the steward no time that the lease would miss."""
 
 _Entry = tuple[str, str, list[bytes]]
 
 
-class Channel(PublishingChannel):
+class Channel(QueuesChannel):
     """A channel whose messages stay ours when its connection is lost."""
 
     Message = Message
     QoS = QoS
-
-    socket_timeout = 4
-    socket_connect_timeout = 2
-    socket_keepalive = True
-    lease_seconds = 5.0
-    node: str | None = None
-    predecessors: Sequence[str] = ()
-
-    from_transport_options = (
-        *kombu_redis.Channel.from_transport_options,
-        "lease_seconds",
-        "node",
-        "predecessors",
-    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.kept: Collection[str] = ()
@@ -89,31 +69,8 @@ class Channel(PublishingChannel):
         self._hungry = True
         """Whether the last read has found as many messages as it asked for."""
 
-        self._commands: Any = None
-        self._one_client: Any = None
-        self._expires: dict[str, int] = {}
-        """Of queues that expire: after how many milliseconds."""
-
         super().__init__(*args, **kwargs)
         self.handlers["BRPOP"] = self._read
-
-    @cached_property
-    def desk(self) -> Desk:
-        """What this process has in hand."""
-        return self._office[0]
-
-    @cached_property
-    def _steward(self) -> Steward:
-        return self._office[1]
-
-    @cached_property
-    def _office(self) -> tuple[Desk, Steward]:
-        return office_of(self)
-
-    @cached_property
-    def steps(self) -> tuple[str, ...]:
-        """The streams of each queue, the most urgent first."""
-        return (RETURNED, *(str(step) for step in self.priority_steps))
 
     def keep(self, delivery_tags: Collection[str]) -> None:
         """These stay in hand when the channel closes; all others are for others."""
@@ -163,7 +120,7 @@ class Channel(PublishingChannel):
         streams = self._streams_of([queue])
         with self.commands.pipeline(transaction=False) as pipe:
             for name, stream in self._lists_of(queue).items():
-                pipe.eval(scripts.BRIDGE.text, 2, name, stream, PURGE_AT_ONCE)
+                pipe.eval(scripts.BRIDGE.text, 2, name, stream, BRIDGE_AT_ONCE)
             pops = str(int(no_ack)) * len(streams)
             head = ("EVAL", scripts.RESERVE.text, len(streams))
             pipe.execute_command(*head, *streams, self.desk.node, 1, pops)
@@ -200,24 +157,6 @@ class Channel(PublishingChannel):
         if self._has_steward:
             self._has_steward = False
             self._steward.dismiss(self, wait=wait)
-
-    def _streams_of(self, queues: Iterable[str]) -> list[str]:
-        queues = list(queues)
-        return [
-            self.keys.stream(queue, step) for step in self.steps for queue in queues
-        ]
-
-    def _lists_of(self, queue: str) -> dict[str, str]:
-        """kombu's own for this queue, each with the stream for its messages."""
-        prefix = self.global_keyprefix
-        return {
-            prefix + self._q_for_pri(queue, step): self.keys.stream(queue, step)
-            for step in self.priority_steps
-        }
-
-    def _names_of(self, queue: str) -> list[str]:
-        """All that there is of a queue."""
-        return [*self._streams_of([queue]), self.keys.delayed(queue)]
 
     def _restore_of_others(self) -> None:
         """Give back what dead workers with kombu's own transport had in hand.
@@ -419,114 +358,12 @@ class Channel(PublishingChannel):
     def _poll_error(self, kind: str, **options: Any) -> None:
         self.handlers[kind]()
 
-    # Queues.
-
-    def queue_declare(
-        self, queue: str | None = None, passive: bool = False, **kwargs: Any
-    ) -> queue_declare_ok_t:
-        """Declare a queue; says how many messages wait in it, and how many read it."""
-        queue = queue or f"amq.gen-{uuid()}"
-        if passive:
-            declared = super().queue_declare(queue, passive=True, **kwargs)
-            return declared._replace(consumer_count=self._count(queue)[1])
-        self._new_queue(queue, **kwargs)
-        return queue_declare_ok_t(queue, *self._count(queue))
-
-    def prepare_queue_arguments(self, arguments: Any, **kwargs: Any) -> Any:
-        """What a queue is declared with; kombu 5.6 forgets when one expires."""
-        return to_rabbitmq_queue_arguments(arguments, **kwargs)
-
-    def _new_queue(self, queue: str, **kwargs: Any) -> None:
-        super()._new_queue(queue, **kwargs)
-        expires = (kwargs.get("arguments") or {}).get("x-expires")
-        self._expires.pop(queue, None)
-        if expires is not None:
-            self._expires[queue] = int(expires)
-        self.commands.execute_command("SADD", self.keys.queues, queue)
-
-    def _has_queue(self, queue: str, **kwargs: Any) -> bool:
-        with self.commands.pipeline(transaction=False) as pipe:
-            pipe.execute_command("SISMEMBER", self.keys.queues, queue)
-            pipe.execute_command(
-                "EXISTS", *self._names_of(queue), *self._lists_of(queue)
-            )
-            return any(pipe.execute())
-
-    def _size(self, queue: str) -> int:
-        return self._count(queue)[0]
-
-    def _count(self, queue: str) -> tuple[int, int]:
-        """How many messages wait, and how many read them."""
-        if self._has_steward:
-            self.desk.flush(self.commands)
-        streams, lists = self._streams_of([queue]), self._lists_of(queue)
-        head = ("EVAL", scripts.SIZE.text, len(streams) + len(lists))
-        waiting, readers = self.commands.execute_command(
-            *head, *streams, *lists, len(streams), self.keys.root
-        )
-        return waiting, readers
-
-    def census(self, queue: str) -> Census:
-        """What there is of a queue, and in whose hands."""
-        streams, lists = self._streams_of([queue]), list(self._lists_of(queue))
-        return census.take(self.commands, streams, lists, self.keys.delayed(queue))
-
-    def _purge(self, queue: str) -> int:
-        purged = 0
-        for stream in self._streams_of([queue]):
-            command = ("EVAL", scripts.PURGE.text, 1, stream, PURGE_AT_ONCE)
-            while number := self.commands.execute_command(*command):
-                purged += number
-        return int(purged) + int(super()._purge(queue))
-
-    def queue_delete(
-        self,
-        queue: str,
-        if_unused: bool = False,
-        if_empty: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        """Delete a queue with all that is in it, delayed messages too."""
-        waiting, readers = self._count(queue)
-        if (if_empty and waiting) or (if_unused and readers):
-            return
-        super().queue_delete(queue, **kwargs)
-        with self.commands.pipeline(transaction=True) as pipe:
-            pipe.execute_command("DEL", *self._names_of(queue), *self._lists_of(queue))
-            pipe.execute_command("SREM", self.keys.queues, queue)
-            pipe.execute_command("ZREM", self.keys.due, queue)
-            pipe.execute()
-
-    # The connection.
-
-    @property
-    def commands(self) -> Any:
-        """A client that returns what the server says as it is."""
-        if self._commands is None or self._commands.connection_pool is not self.pool:
-            self._commands = plain_client(self.pool)
-        return self._commands
-
-    def _connparams(self, asynchronous: bool = False) -> Any:
-        # The shape of some answers depends on the protocol.
-        return {**super()._connparams(asynchronous=asynchronous), "protocol": 2}
-
-    def _create_client(self, asynchronous: bool = False) -> Any:
-        # kombu makes a client for each command; one is enough.
-        if asynchronous:
-            return super()._create_client(asynchronous=True)
-        if (
-            self._one_client is None
-            or self._one_client.connection_pool is not self.pool
-        ):
-            self._one_client = super()._create_client()
-        return self._one_client
-
     def close(self) -> None:
         """Close the channel; what is in hand and not kept is for others."""
         if not self.closed:
             self._closing = True
             self._stop_reading()
-            if "_office" in vars(self):
+            if self.has_office:
                 self.qos.restore_unacked_once()
                 self._polled.clear()
                 self._dismiss_steward(wait=True)

@@ -6,18 +6,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
-from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 from redis.exceptions import RedisError, ResponseError
 
 from unstuck.transport import scripts
-from unstuck.transport.desk import Desk, Step
+from unstuck.transport.connected import ConnectedChannel
+from unstuck.transport.desk import Step
 from unstuck.transport.keys import RETURNED, Keys
 from unstuck.transport.message import due_milliseconds
-from unstuck.transport.qos import QoS
 
 PUT_AT_ONCE = 1000
 """Messages in one pipeline."""
@@ -59,25 +57,15 @@ class Put:
         return ("EVAL", scripts.DELAY.text, 0, *self.arguments())
 
 
-class PublishingChannel(kombu_redis.Channel):
+class PublishingChannel(ConnectedChannel):
     """Publishes to streams; ``basic_publish`` calls ``_put`` for each queue."""
-
-    commands: Any
-    qos: QoS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._place = threading.local()
+        self._expires: dict[str, int] = {}
+        """Of queues that expire: after how many milliseconds."""
+
         super().__init__(*args, **kwargs)
-
-    @cached_property
-    def keys(self) -> Keys:
-        """What things are called."""
-        return Keys(self.global_keyprefix)
-
-    @cached_property
-    def desk(self) -> Desk:
-        """What this process has in hand."""
-        raise NotImplementedError
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         batch = kwargs.pop("_publish_batch", None)
@@ -181,8 +169,9 @@ class PublishingChannel(kombu_redis.Channel):
     def in_place_of(self, delivery_tag: str, *, first: bool = False) -> Iterator[None]:
         """What is published within takes the place of a message that is in hand.
 
-        ``first``: before all others in its queue, as it has waited its turn. As one step, carried out soon and until the server has taken it; not at all if the
+        As one step, carried out soon and until the server has taken it; not at all if the
         message is no longer ours by then. Without anything published it is acknowledged.
+        ``first``: before all others in its queue, as it has waited its turn.
         """
         with self.collected() as puts:
             yield
@@ -193,6 +182,3 @@ class PublishingChannel(kombu_redis.Channel):
             self.desk.step(Step(delivery_tag, scripts.SETTLE, arguments))
         else:
             self.desk.ack(delivery_tag)
-
-    def _names_of(self, queue: str) -> list[str]:
-        raise NotImplementedError

@@ -194,7 +194,7 @@ local function look_after_nodes()
   for _, node in ipairs(redis.call('SMEMBERS', nodes)) do
     local rest = redis.call('PTTL', root .. 'lease:' .. node)
     if node == me then
-      rest = lease + DAY
+      -- Renewed just now.
     elseif not over[node] and (rest < 0 or stood_still) then
       renew(node)
     elseif over[node] or rest <= DAY then
