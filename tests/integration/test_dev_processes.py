@@ -82,7 +82,10 @@ class TestTether:
 
     def test_sigterm_goes_to_the_command_alone(self) -> None:
         """The command ends its own children in its own order."""
-        script = "trap 'echo asked; kill $!; wait; exit 3' TERM; sleep 600 & echo; wait"
+        script = (
+            "trap 'echo asked; kill $!; wait; exit 3' TERM;"
+            " { echo; exec sleep 600; } & wait"
+        )
         child = tether.spawn(_shell(script), stdout=subprocess.PIPE)
         with child:
             assert child.stdout is not None

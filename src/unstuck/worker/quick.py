@@ -102,5 +102,8 @@ def _send(
     try:
         producer.channel.send(put)
     except (*connection.connection_errors, *connection.channel_errors):
-        # Celery tries again as its settings say, and raises what it always raises.
+        # Celery tries again as its settings say, and raises what it always raises: on a
+        # new connection, or the old one would take its time to fail once more.
+        connection.collect()
+        producer.revive(connection)
         task.apply_async_as_celery(args, kwargs, task_id=task_id, producer=producer)
