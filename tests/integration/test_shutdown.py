@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from tests.integration.conftest import MakeSite
 from tests.integration.sending import send
 from tests.sites import STREAMS
@@ -34,6 +36,28 @@ def test_sigterm_gives_back_what_has_not_started(make_site: MakeSite) -> None:
         eventually(lambda: all(site.runs(task_id) == 1 for task_id in ids), 40)
         eventually(lambda: not site.queue_lengths("celery")["celery"], 10)
         assert "runs again" not in node.log()
+
+    assert site.runs(running) == 1
+    assert site.letters() == []
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_sigterm_gives_back_what_waits_for_a_free_child(
+    make_site: MakeSite, pool: str
+) -> None:
+    """What was prefetched has not started, and is not taken for a lost node's."""
+    site = make_site(CELERY_WORKER_PREFETCH_MULTIPLIER=4, UNSTUCK={"MAX_STRIKES": 1})
+    with site.node("-c", "1", pool=pool) as node:
+        running = send(site, "sleep", 2)
+        eventually(lambda: site.runs(running) == 1, 20)
+        ids = [send(site, "add", 1, 2) for _ in range(3)]
+        eventually(lambda: all(task_id in node.log() for task_id in ids), 20)
+        node.send(signal.SIGTERM)
+        assert node.wait() == 0
+        assert site.queue_lengths("celery") == {"celery": 3}
+
+    with site.node("-c", "1", pool=pool):
+        eventually(lambda: all(site.runs(task_id) == 1 for task_id in ids), 20)
 
     assert site.runs(running) == 1
     assert site.letters() == []

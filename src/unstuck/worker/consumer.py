@@ -14,6 +14,7 @@ from celery import signals
 from celery.exceptions import NotRegistered
 from celery.worker.consumer import consumer as celery_consumer
 from celery.worker.state import active_requests, requests
+from kombu.common import ignore_errors
 
 from unstuck.core import broker
 from unstuck.core.broker import LastingChannel
@@ -360,18 +361,23 @@ class Consumer(celery_consumer.Consumer):
 
     def stop(self) -> None:
         """Stop taking messages and give back what has not been started."""
+        if self.task_consumer:
+            # Or what is given back could come straight back here.
+            ignore_errors(self, self.task_consumer.cancel)
+        # Before Celery has the pool forget it: that would look like a lost node.
+        self._give_back_waiting()
         super().stop()
-        for request in list(self.waiting):
-            if request.take_back():
-                request.hand_back()
 
     def give_back_running(self) -> None:
         """Give back what runs, and what still waits; the pool is about to end it."""
+        self._give_back_waiting()
+        for request in list(active_requests):
+            request.hand_back()
+
+    def _give_back_waiting(self) -> None:
         for request in list(self.waiting):
             if request.take_back():
                 request.hand_back()
-        for request in list(active_requests):
-            request.hand_back()
 
     def shutdown(self) -> None:
         """Celery's last call, when the pool has stopped."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
+from weakref import ref
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
@@ -28,7 +30,7 @@ from unstuck.core.outcome import Ending, Outcome
 from unstuck.core.verdict import Ack, Bury, Requeue, Retry, Verdict
 from unstuck.pool.answers import info_of
 from unstuck.pool.evidence import Evidence
-from unstuck.pool.job import Job
+from unstuck.pool.job import Job, nothing
 from unstuck.pool.proc import rss_of
 from unstuck.worker import hooks, notes
 from unstuck.worker.outcomes import outcome_of, outcome_of_error, unwrapped
@@ -59,6 +61,9 @@ class Request(celery_request.Request):
         self._consumer.waiting.add(self)
         self._evidence = Evidence()
         """What our pool sees of the run; with other pools, nothing."""
+
+        self._future: Callable[[], Any] = nothing
+        """In a pool of threads: the call, as long as the pool has it."""
 
     # What the worker asks of a request.
 
@@ -111,6 +116,7 @@ class Request(celery_request.Request):
         result = self._apply_result and self._apply_result()
         future = getattr(result, "f", None)
         if future is not None:
+            self._future = ref(future)
             future.add_done_callback(self._on_future_done)
 
     def _on_future_done(self, future: Any) -> None:
@@ -123,7 +129,7 @@ class Request(celery_request.Request):
         if not self.is_in_pool:
             return True
         result = self._apply_result()
-        job = result if isinstance(result, Job) else getattr(result, "f", None)
+        job = result if isinstance(result, Job) else self._future()
         return bool(job is not None and job.cancel())
 
     @property
