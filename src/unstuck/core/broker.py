@@ -17,6 +17,9 @@ class LastingChannel(Protocol):
     until the broker has taken it, also by a channel that is closed.
     """
 
+    publish_errors: tuple[type[Exception], ...]
+    """What ``send`` raises."""
+
     def collected(self) -> AbstractContextManager[list[Any]]:
         """What is published within, by this thread, is not sent but collected.
 

@@ -36,7 +36,14 @@ class Put:
 
     def with_content(self, content: str) -> Put:
         """The same way for another message."""
-        return replace(self, content=content)
+        return Put(
+            queue=self.queue,
+            content=content,
+            stream=self.stream,
+            step=self.step,
+            due=self.due,
+            keys=self.keys,
+        )
 
     def first(self) -> Put:
         """The same message before all others in its queue."""
@@ -59,6 +66,8 @@ class Put:
 
 class PublishingChannel(ConnectedChannel):
     """Publishes to streams; ``basic_publish`` calls ``_put`` for each queue."""
+
+    publish_errors = (RedisError, OSError)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._place = threading.local()

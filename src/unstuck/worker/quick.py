@@ -32,39 +32,54 @@ class Pattern:
 
     until: float
     options: Any
+    settings: dict[str, Any]
     ignored: bool | None = None
     put: Any = None
     stencil: Stencil | None = None
+    channel: Any = None
+    """Where it was sent; any thread may."""
+
     of_no_use: bool = False
     """Whether messages of this task, or on this broker, cannot be made like this."""
+
+    @classmethod
+    def for_task(cls, task: Any) -> Pattern:
+        """A pattern that is not known yet."""
+        task._get_exec_options()  # Has Celery work them out, once.
+        settings = dict(task.app.conf.changes)
+        return cls(time.monotonic() + PATTERN_SECONDS, task._exec_options, settings)
+
+    def holds_for(self, task: Any) -> bool:
+        """Whether nothing has changed that would change the message."""
+        return (
+            time.monotonic() <= self.until
+            and self.options is task._exec_options
+            and self.settings == task.app.conf.changes
+        )
 
 
 def publish(task: Any, args: Any, kwargs: Any) -> Any:
     """Publish one call, if a pattern for it is there; its result, or ``None``."""
     pattern: Pattern | None = vars(task).get("_pattern")
-    options = task._get_exec_options()
-    if (
-        pattern is None
-        or pattern.options != options
-        or time.monotonic() > pattern.until
-    ):
+    if pattern is None or not pattern.holds_for(task):
         # The first call within a second takes Celery's way, the second one shows it.
-        task._pattern = Pattern(time.monotonic() + PATTERN_SECONDS, options)
+        task._pattern = Pattern.for_task(task)
         return None
-    if pattern.of_no_use:
-        return None
-    if any(signal.receivers for signal in LISTENED) or _belongs_to_another(task):
+    if pattern.of_no_use or _must_be_seen(task):
         return None
     if task.typing:
         task.__header__(*(args or ()), **(kwargs or {}))
-    if pattern.stencil is None:
+    if pattern.stencil is None or pattern.channel.closed:
         return _learn(task, pattern, args, kwargs)
     return _print(task, pattern, args or (), kwargs or {})
 
 
-def _belongs_to_another(task: Any) -> bool:
-    """Whether it is called within a task, whose child it becomes, or not sent at all."""
-    return bool(task.app.current_worker_task or task.app.conf.task_always_eager)
+def _must_be_seen(task: Any) -> bool:
+    """Whether somebody listens, or it is called within a task, whose child it becomes."""
+    for signal in LISTENED:
+        if signal.receivers:
+            return True
+    return task.app.current_worker_task is not None
 
 
 def _learn(task: Any, pattern: Pattern, args: Any, kwargs: Any) -> Any:
@@ -76,34 +91,37 @@ def _learn(task: Any, pattern: Pattern, args: Any, kwargs: Any) -> Any:
             return None
         with channel.collected() as puts:
             result = task.apply_async_as_celery(args, kwargs, producer=producer)
-        if len(puts) == 1:
-            pattern.put, pattern.ignored = puts[0], result.ignored
-            pattern.stencil = Stencil.of(puts[0].content, result.id, reprs_of(task))
-        pattern.of_no_use = pattern.stencil is None
-        for put in puts:
-            _send(task, producer, put, result.id, args, kwargs)
-        return result
+    if len(puts) == 1:
+        pattern.channel, pattern.put, pattern.ignored = channel, puts[0], result.ignored
+        pattern.stencil = Stencil.of(puts[0].content, result.id, reprs_of(task))
+    pattern.of_no_use = pattern.stencil is None
+    for put in puts:
+        _send(task, channel, put, result.id, args, kwargs)
+    return result
 
 
 def _print(task: Any, pattern: Pattern, args: Any, kwargs: Any) -> Any:
     assert pattern.stencil is not None  # noqa: S101 - whoever calls this has looked
     task_id = uuid()
     put = pattern.put.with_content(pattern.stencil.message(task_id, args, kwargs))
-    with task.app.producer_or_acquire() as producer:
-        result = expected(task, task_id, pattern.ignored, producer)
-        _send(task, producer, put, task_id, args, kwargs)
+    if pattern.ignored:
+        result = expected(task, task_id, True, None)
+    else:
+        with task.app.producer_or_acquire() as producer:
+            result = expected(task, task_id, False, producer)
+    _send(task, pattern.channel, put, task_id, args, kwargs)
     return result
 
 
 def _send(
-    task: Any, producer: Any, put: Any, task_id: str, args: Any, kwargs: Any
+    task: Any, channel: Any, put: Any, task_id: str, args: Any, kwargs: Any
 ) -> None:
-    connection = producer.connection
     try:
-        producer.channel.send(put)
-    except (*connection.connection_errors, *connection.channel_errors):
-        # Celery tries again as its settings say, and raises what it always raises: on a
-        # new connection, or the old one would take its time to fail once more.
-        connection.collect()
-        producer.revive(connection)
-        task.apply_async_as_celery(args, kwargs, task_id=task_id, producer=producer)
+        channel.send(put)
+    except channel.publish_errors:
+        with task.app.producer_or_acquire() as producer:
+            # Celery tries again as its settings say, and raises what it always raises:
+            # on a new connection, or the old one would take its time to fail once more.
+            producer.connection.collect()
+            producer.revive(producer.connection)
+            task.apply_async_as_celery(args, kwargs, task_id=task_id, producer=producer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from celery.utils.saferepr import saferepr
@@ -62,8 +63,8 @@ class Stencil:
         body = f"[{_json(list(args))}, {_json(kwargs)}, {self._embed}]"
         printed = {
             ID: f'"{task_id}"',
-            ARGS: json.dumps(self._repr(tuple(args))),
-            KWARGS: json.dumps(self._repr(kwargs)),
+            ARGS: encode_basestring_ascii(self._repr(tuple(args))),
+            KWARGS: encode_basestring_ascii(self._repr(kwargs)),
             BODY: f'"{base64.b64encode(body.encode()).decode()}"',
         }
         return "".join([printed.get(part, part) for part in self._parts])
@@ -90,6 +91,8 @@ def _parts_of(content: str) -> list[str]:
 
 
 def _json(value: Any) -> str:
+    if not value:
+        return str(value)  # An empty list or dict, as many have.
     try:
         return json.dumps(value)
     except TypeError:
