@@ -16,6 +16,16 @@ from celery.exceptions import Ignore, Reject, Retry
 from kombu.utils.encoding import safe_repr
 
 
+class Seen(NamedTuple):
+    """What a child has seen of a job."""
+
+    seconds: float
+    rss_bytes: int
+    rss_growth_bytes: int
+    interrupted: bool
+    """Whether the soft limit was raised in it."""
+
+
 class Answer(NamedTuple):
     """How a job ended, and what was seen of it."""
 
@@ -23,26 +33,25 @@ class Answer(NamedTuple):
     """Whether the call came back; it may have come back with a task's failure."""
 
     value: Any
-    rss_bytes: int
-    rss_growth_bytes: int
-    interrupted: bool
-    """Whether the soft limit was raised in it."""
+    seen: Seen
 
 
-def packed(ok: bool, value: Any, facts: tuple[int, int, bool]) -> bytes:
+def packed(ok: bool, value: Any, seen: Seen) -> bytes:
     """The answer as bytes that ``unpacked`` can read."""
+    facts = tuple(seen)
     try:
-        data = pickle.dumps((ok, value, *facts), pickle.HIGHEST_PROTOCOL)
+        data = pickle.dumps((ok, value, facts), pickle.HIGHEST_PROTOCOL)
         if _info_in(ok, value):
             pickle.loads(data)  # noqa: S301 - what was packed right here
     except Exception as error:
-        return pickle.dumps((ok, _readable(ok, value, error), *facts))
+        return pickle.dumps((ok, _readable(ok, value, error), facts))
     return data
 
 
 def unpacked(data: bytes) -> Answer:
     """The answer that a child of ours has packed."""
-    return Answer(*pickle.loads(data))  # noqa: S301 - from our own child
+    ok, value, facts = pickle.loads(data)  # noqa: S301 - from our own child
+    return Answer(ok, value, Seen(*facts))
 
 
 def _info_in(ok: bool, value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import inspect
 import os
 import pickle
 import select
@@ -28,6 +29,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from unstuck.core.limits import Limits
 from unstuck.pool import answers, wire
+from unstuck.pool.answers import Seen
 from unstuck.pool.board import Column, Row
 from unstuck.pool.wire import Kind, Packet
 
@@ -37,7 +39,11 @@ STACK_SIGNAL = signal.SIGUSR2
 SOFT_SIGNAL = signal.SIGUSR1
 """Celery's own for soft limits, so that ``revoke(signal="SIGUSR1")`` goes on working."""
 
-OURS = (STACK_SIGNAL, SOFT_SIGNAL, signal.SIGTERM)
+OURS = tuple(map(int, (STACK_SIGNAL, SOFT_SIGNAL, signal.SIGTERM)))
+
+# What is behind Python's wrappers, which turn numbers into names before each task.
+_set_handler = inspect.unwrap(signal.signal)
+_set_mask = inspect.unwrap(signal.pthread_sigmask)
 
 PR_SET_PTRACER = 0x59616D61
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -52,6 +58,7 @@ class Child:
         self._end = end
         self._row = row
         self.soft_limit = SoftLimit(row)
+        self._began = 0
         self._hard_limit_at: float | None = None
         self._memory = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._rss = 0
@@ -95,10 +102,10 @@ class Child:
 
     def _listen(self) -> None:
         """Be reachable for main, whatever the task before has done to signals."""
-        signal.signal(SOFT_SIGNAL, self.soft_limit.on_signal)
-        signal.signal(signal.SIGTERM, self._on_sigterm)
+        _set_handler(SOFT_SIGNAL, self.soft_limit.on_signal)
+        _set_handler(signal.SIGTERM, self._on_sigterm)
         faulthandler.register(STACK_SIGNAL, self._stack_file, all_threads=True)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, OURS)
+        _set_mask(signal.SIG_UNBLOCK, OURS)
 
     def _on_sigterm(self, *_: object) -> None:
         """End if main wants this very task to end.
@@ -145,7 +152,7 @@ class Child:
         return self._answer(ok, value)
 
     def _announce(self, number: int, hard: float | None) -> None:
-        now = time.monotonic_ns()
+        now = self._began = time.monotonic_ns()
         self._hard_limit_at = now / 1e9 + hard if hard else None
         self._row[Column.STARTED] = now
         self._row[Column.JOB] = number
@@ -153,8 +160,9 @@ class Child:
 
     def _answer(self, ok: bool, value: Any) -> bytes:
         before, self._rss = self._rss, self._rss_now()
-        facts = (self._rss, self._rss - before, self.soft_limit.raised)
-        return answers.packed(ok, value, facts)
+        seconds = (time.monotonic_ns() - self._began) / 1e9
+        seen = Seen(seconds, self._rss, self._rss - before, self.soft_limit.raised)
+        return answers.packed(ok, value, seen)
 
     def _rss_now(self) -> int:
         return int(os.pread(self._memory, 128, 0).split()[1]) * PAGE

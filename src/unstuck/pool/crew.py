@@ -23,7 +23,7 @@ from billiard.exceptions import Terminated, WorkerLostError
 from billiard.pool import MaybeEncodingError
 
 from unstuck.pool import answers, stack, wire
-from unstuck.pool.answers import Answer, info_of
+from unstuck.pool.answers import Answer, Seen, info_of
 from unstuck.pool.births import Births
 from unstuck.pool.board import MAIN, Column
 from unstuck.pool.child import SOFT_SIGNAL
@@ -36,9 +36,6 @@ from unstuck.pool.terms import Terms
 from unstuck.pool.wire import Kind, Packet
 
 logger = logging.getLogger(__name__)
-
-BATCH = 8
-"""How many short jobs a child may have at once."""
 
 LEAVE_SECONDS = 10
 """How long a child may take to exit when it is asked to."""
@@ -133,7 +130,7 @@ class Crew:
             stuck = sum(bool(m.jobs) for m in self.members.values() if m not in lively)
             in_hand = len(self._waiting) + sum(len(m.jobs) for m in lively)
         slots = min(len(lively), self.terms.limit - stuck)
-        return max(0, slots * BATCH - in_hand)
+        return max(0, slots * self._pace.at_once() - in_hand)
 
     def dispatch(self) -> None:
         """Give waiting jobs to free children."""
@@ -164,32 +161,35 @@ class Crew:
         return None
 
     def _taker(self, job: Job) -> Member | None:
-        free, busy, running = [], [], 0
+        free, running = None, 0
         for member in self.members.values():
             if member.jobs:
                 alive = member.state is not State.KILLED
                 running += alive and not member.jobs[0].extra
-                busy.append(member)
-            elif member.state is State.SERVING:
-                free.append(member)
+            elif member.state is State.SERVING and (
+                free is None or member.given > free.given
+            ):
+                free = member
         if free and (job.extra or running < self.terms.limit):
             # The one that has done most: its spare stays fresh.
-            return max(free, key=lambda m: m.given)
+            return free
         if job.extra or not self._pace.is_short(job.name):
             return None
         now = time.monotonic()
-        takers = [m for m in busy if m.is_lively(now) and self._may_take_one_more(m)]
+        takers = [m for m in self.members.values() if self._may_take_more(m, now)]
         return min(takers, key=lambda m: len(m.jobs), default=None)
 
-    def _may_take_one_more(self, member: Member) -> bool:
-        """Whether another job would not wait long behind those that a child has."""
-        most = self.terms.tasks_per_child
+    def _may_take_more(self, member: Member, now: float) -> bool:
+        """Whether another short job would not wait long behind those that a child has."""
+        most, first = self.terms.tasks_per_child, member.current
         return (
-            len(member.jobs) < BATCH
+            first is not None
+            and not first.extra
+            and len(member.jobs) < self._pace.at_once()
             and not (most and member.given >= most)
-            and all(
-                self._pace.is_short(job.name) and not job.extra for job in member.jobs
-            )
+            # Those behind it were known to be short when they were given.
+            and self._pace.is_short(first.name)
+            and member.is_lively(now)
         )
 
     def _hand(self, job: Job, member: Member) -> bool:
@@ -259,22 +259,22 @@ class Crew:
 
     def _on_done(self, member: Member, packet: Packet) -> None:
         answer = _answer_in(packet)
+        seen = answer.seen
         with self.lock:
             if not member.jobs or member.jobs[0].number != packet.number:
                 return  # The watch was quicker: it has ended already.
             job = member.jobs.popleft()
-            member.rss = answer.rss_bytes
+            member.rss = seen.rss_bytes
             if job.terminated and member.state is State.SERVING:
                 # It has come to its end by itself; what comes next is not to blame.
                 member.kill_at, member.ended_by = None, ""
         evidence = job.evidence
-        evidence.rss_bytes = answer.rss_bytes
-        evidence.rss_growth_bytes = answer.rss_growth_bytes
-        evidence.interrupted = answer.interrupted
-        if not answer.interrupted:
+        evidence.rss_bytes = seen.rss_bytes
+        evidence.rss_growth_bytes = seen.rss_growth_bytes
+        evidence.interrupted = seen.interrupted
+        if not seen.interrupted:
             evidence.soft_stack = ""
-        if job.started:
-            self._pace.learn(job.name, time.monotonic() - job.started)
+        self._pace.learn(job.name, seen.seconds)
         self._dismiss_if_due(member)
         self._call(job.callback if answer.ok else job.error_callback, answer.value)
         following = member.current
@@ -522,7 +522,7 @@ def _answer_in(packet: Packet) -> Answer:
         return answers.unpacked(packet.payload)
     except Exception as error:
         said = MaybeEncodingError(error, f"{len(packet.payload)} bytes")
-        return Answer(False, info_of(said), 0, 0, False)
+        return Answer(False, info_of(said), Seen(0.0, 0, 0, False))
 
 
 def _seconds_it_may_run(member: Member) -> float:

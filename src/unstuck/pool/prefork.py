@@ -21,7 +21,7 @@ from celery.exceptions import ImproperlyConfigured
 from unstuck import conf
 from unstuck.pool.board import MAIN
 from unstuck.pool.crew import Crew
-from unstuck.pool.job import Job
+from unstuck.pool.job import Job, nothing
 from unstuck.pool.nursery import Nursery
 from unstuck.pool.terms import Terms
 from unstuck.pool.watch import Watch
@@ -118,10 +118,10 @@ class TaskPool(prefork.TaskPool):
         args: Any = (),
         kwargs: Any = None,
         *,
-        accept_callback: Any = None,
-        callback: Any = None,
-        error_callback: Any = None,
-        timeout_callback: Any = None,
+        accept_callback: Callable[..., Any] | None = None,
+        callback: Callable[..., Any] | None = None,
+        error_callback: Callable[..., Any] | None = None,
+        timeout_callback: Callable[..., Any] | None = None,
         soft_timeout: float | None = None,
         timeout: float | None = None,
         correlation_id: str = "",
@@ -130,12 +130,6 @@ class TaskPool(prefork.TaskPool):
         **_: Any,
     ) -> Job:
         """Have a call made in a child. Limits in seconds."""
-        calls = {
-            "accept_callback": accept_callback,
-            "callback": callback,
-            "error_callback": error_callback,
-            "timeout_callback": timeout_callback,
-        }
         job = Job(
             number=next(self._numbers),
             payload=pickle.dumps((target, args, timeout), pickle.HIGHEST_PROTOCOL),
@@ -144,7 +138,10 @@ class TaskPool(prefork.TaskPool):
             hard=timeout,
             soft=soft_timeout,
             extra=extra,
-            **{name: call for name, call in calls.items() if call},
+            accept_callback=accept_callback or nothing,
+            callback=callback or nothing,
+            error_callback=error_callback or nothing,
+            timeout_callback=timeout_callback or nothing,
         )
         self.crew.submit(job)
         return job

@@ -14,8 +14,8 @@ import socket
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 HEADER = struct.Struct("!BBIIQ")
 """Kind, whether the payload is in a file, its length and checksum, the job's number."""
@@ -33,6 +33,10 @@ NOT_NOW = (
 )
 """Why a packet cannot be sent just now, to somebody who is still there."""
 
+# As plain numbers: sums of socket's own names are worked out slowly.
+NO_WAIT = int(socket.MSG_DONTWAIT)
+CLOSED_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+
 INT = struct.calcsize("i")
 SPACE_FOR_FD = socket.CMSG_SPACE(INT)
 
@@ -46,6 +50,9 @@ class Kind(IntEnum):
     DONE = 4
 
 
+KINDS = {int(kind): kind for kind in Kind}
+
+
 class GoneError(Exception):
     """The other end is closed."""
 
@@ -54,8 +61,7 @@ class BrokenPacketError(Exception):
     """A packet is not what was sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(NamedTuple):
     """One message, whole."""
 
     kind: Kind
@@ -88,7 +94,7 @@ def send(end: socket.socket, packet: Packet, *, wait: bool = True) -> bool:
     head = HEADER.pack(
         packet.kind, in_file, len(payload), zlib.crc32(payload), packet.number
     )
-    flags = 0 if wait else socket.MSG_DONTWAIT
+    flags = 0 if wait else NO_WAIT
     try:
         if in_file:
             _send_with_file(end, head, payload, flags)
@@ -107,7 +113,7 @@ def receive(end: socket.socket, *, wait: bool = True) -> Packet | None:
     Raises ``GoneError`` when the other end is closed and nothing is left to read, and
     ``BrokenPacketError`` for what fails its checksum.
     """
-    flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
+    flags = CLOSED_ON_EXEC if wait else CLOSED_ON_EXEC | NO_WAIT
     try:
         data, ancillary, _, _ = end.recvmsg(HEADER.size + INLINE, SPACE_FOR_FD, flags)
     except BlockingIOError:
@@ -116,7 +122,7 @@ def receive(end: socket.socket, *, wait: bool = True) -> Packet | None:
         raise GoneError from error
     if not data:
         raise GoneError
-    return _checked(data, next(iter(carried(ancillary)), None))
+    return _checked(data, carried(ancillary)[0] if ancillary else None)
 
 
 def _send_with_file(
@@ -153,9 +159,9 @@ def _checked(data: bytes, file: int | None) -> Packet:
         if in_file and file is not None:
             with mmap.mmap(file, length, prot=mmap.PROT_READ) as content:
                 payload = content[:]
-        packet = Packet(Kind(kind), number, payload)
-    except (struct.error, ValueError, OSError) as error:
-        raise BrokenPacketError(str(error)) from error
+        packet = Packet(KINDS[kind], number, payload)
+    except (struct.error, KeyError, ValueError, OSError) as error:
+        raise BrokenPacketError(repr(error)) from error
     finally:
         if file is not None:
             os.close(file)

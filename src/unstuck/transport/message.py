@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,8 @@ COUNT_HEADER = "x-delivery-count"
 """How often a message was lost with the node that had it; RabbitMQ's name for it."""
 
 JSON = "application/json"
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined] # not in typeshed
+
 MARK = "__type__"
 """In what kombu has written of values that JSON does not know."""
 
@@ -45,9 +47,18 @@ class Message(virtual.Message):
         if not plain:
             return super()._decode()
         try:
-            return json.loads(body)
+            return _read(body.decode())
         except ValueError:
             return super()._decode()  # Which raises as everybody expects it.
+
+
+def _read(text: str) -> Any:
+    """``json.loads``, without its way there for text that has nothing around it."""
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        end = None
+    return value if end == len(text) else json.loads(text)
 
 
 def due_milliseconds(message: Mapping[str, Any]) -> int | None:
@@ -76,7 +87,7 @@ def message_in(fields: Sequence[bytes], tag: str, queue: str) -> dict[str, Any]:
     content, notes = fields[1], dict(zip(fields[2::2], fields[3::2], strict=True))
     try:
         text = bytes_to_str(content)
-        message = loads(text) if MARK in text else json.loads(text)
+        message = loads(text) if MARK in text else _read(text)
         properties, headers = message["properties"], message["headers"]
         info = properties["delivery_info"]
         info["redelivered"] = False

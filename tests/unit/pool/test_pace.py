@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unstuck.pool.pace import CERTAIN_AFTER, SHORT_SECONDS, Pace
+from unstuck.pool.pace import CERTAIN_AFTER, MOST_TOGETHER, SHORT_SECONDS, Pace
 
 
 def after(*seconds: float) -> bool:
@@ -29,6 +29,22 @@ def test_many_short_runs_make_it_short() -> None:
 
     assert pace.is_short("task")
     assert not pace.is_short("other")
+
+
+def test_the_shorter_they_are_the_more_at_once() -> None:
+    """One of them that takes longer counts for a while."""
+    pace = Pace()
+    assert pace.at_once() == 2
+    for _ in range(1000):
+        pace.learn("task", 0.0001)
+    assert pace.at_once() == MOST_TOGETHER
+
+    pace.learn("task", SHORT_SECONDS / 2)
+
+    assert pace.at_once() == 5
+    for _ in range(1000):
+        pace.learn("task", 0.0001)
+    assert pace.at_once() == MOST_TOGETHER
 
 
 def test_one_long_run_ends_the_certainty() -> None:
