@@ -6,9 +6,10 @@ import dataclasses
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+MINUTE = timedelta(minutes=1)
 MOST_KEYS = 1_000
 OTHERS = "(others)"
 """The task name of what came when there were that many keys already."""
@@ -155,6 +156,7 @@ class Minutes:
 
     def __init__(self, node: str = "") -> None:
         self._node = node
+        self._minute = datetime.min.replace(tzinfo=UTC)
         self._sums: dict[tuple[datetime, str, str], _Sums] = {}
 
     def add(
@@ -168,7 +170,9 @@ class Minutes:
         now: datetime,
     ) -> None:
         """Count one run that ended now. ``None`` is unknown, and adds nothing."""
-        sums = self._of(_minute(now), task_name, queue)
+        if not self._minute <= now < self._minute + MINUTE:
+            self._minute = _minute(now)
+        sums = self._of(self._minute, task_name, queue)
         sums.counts[ending] = sums.counts.get(ending, 0) + 1
         sums.runtime_seconds += runtime_seconds or 0.0
         sums.runtime_max = max(sums.runtime_max, runtime_seconds or 0.0)

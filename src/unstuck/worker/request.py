@@ -62,6 +62,7 @@ class Request(celery_request.Request):
         self._evidence = Evidence()
         """What our pool sees of the run; with other pools, nothing."""
 
+        self._runs_in_child = False
         self._future: Callable[[], Any] = nothing
         """In a pool of threads: the call, as long as the pool has it."""
 
@@ -87,6 +88,7 @@ class Request(celery_request.Request):
             return None
         self._watch_future()
         if isinstance(result, Job):
+            self._runs_in_child = True
             result.may_start = self._may_start
             self._evidence = result.evidence
         return result
@@ -211,7 +213,8 @@ class Request(celery_request.Request):
         failed, result, runtime = failed__retval__runtime
         if failed:
             return self.on_failure(result, return_ok=True)
-        task_ready(self, successful=True)
+        # Only a tracer in this process would ask which have succeeded here.
+        task_ready(self, successful=not self._runs_in_child)
         self.send_event("task-succeeded", result=result, runtime=runtime)
         self._end(Outcome(ending=Ending.SUCCEEDED))
 
@@ -366,6 +369,13 @@ class Request(celery_request.Request):
 
     def _acknowledge(self) -> None:
         self.acknowledged = True
+        if (
+            self._handover.delivery.one_step
+            and self._consumer._maximum_prefetch_restored
+        ):
+            # That only takes a note: no need for the detour through the event loop.
+            self._message.ack_log_error(logger, self._connection_errors)
+            return
         # Celery 5.7 on Redis: the channel of a lost connection has no address any more.
         self._on_ack(logger, (*self._connection_errors, AttributeError))
 

@@ -18,6 +18,10 @@ CAN_ADOPT = celery.VERSION >= (5, 7)
 """Celery 5.6 forgets what runs in its pool when the connection is lost."""
 
 
+NO_LIMITS = [None, None]
+"""As most messages have it."""
+
+
 def default(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
     """Celery's strategy, behind our door."""
     run = celery_strategy.default(task, app, consumer, **options)
@@ -111,11 +115,12 @@ def _check_shape(message: Any) -> None:
 
 
 def _check_limits(limits: Any) -> None:
-    pair = limits or (None, None)
+    if not limits or limits == NO_LIMITS:
+        return
     good = (
-        isinstance(pair, (list, tuple))
-        and len(pair) == 2
-        and all(limit is None or type(limit) in (int, float) for limit in pair)
+        isinstance(limits, (list, tuple))
+        and len(limits) == 2
+        and all(limit is None or type(limit) in (int, float) for limit in limits)
     )
     if not good:
         raise InvalidTaskError(
