@@ -37,6 +37,9 @@ from unstuck.pool.wire import Kind, Packet
 
 logger = logging.getLogger(__name__)
 
+HANDFUL = 16
+"""How many jobs that come together are given together."""
+
 LEAVE_SECONDS = 10
 """How long a child may take to exit when it is asked to."""
 
@@ -109,7 +112,7 @@ class Crew:
             self._births.count_anew()
         if self.terms.threaded:
             os.eventfd_write(self._bell, 1)
-        elif self.call_soon is None:
+        elif self.call_soon is None or len(self._waiting) >= HANDFUL:
             self.dispatch()
         elif not self._will_dispatch:
             # Those that come together are given together: a child that gets several in
