@@ -45,6 +45,7 @@ OURS = tuple(map(int, (STACK_SIGNAL, SOFT_SIGNAL, signal.SIGTERM)))
 _set_handler = inspect.unwrap(signal.signal)
 _set_mask = inspect.unwrap(signal.pthread_sigmask)
 
+LIBC = ctypes.CDLL(None)
 PR_SET_PTRACER = 0x59616D61
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -215,7 +216,7 @@ def dump_stacks_to(file: int) -> None:
 
 def let_look_at_us(pid: int) -> None:
     """Allow another process to see what this one waits for, where Yama forbids it."""
-    ctypes.CDLL(None).prctl(PR_SET_PTRACER, pid)
+    LIBC.prctl(PR_SET_PTRACER, pid)
 
 
 def _leave_stdin() -> None:

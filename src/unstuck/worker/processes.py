@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 logger = logging.getLogger(__name__)
 
+LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
 
 HANDLED = (
@@ -74,7 +75,7 @@ def _flush() -> None:
 def die_with(parent: int) -> None:
     """Have the kernel end this process when the one that forked it ends."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
 
