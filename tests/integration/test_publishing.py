@@ -128,6 +128,37 @@ def test_options_amidst_calls_in_a_row_hold_for_their_call(streams: Celery) -> N
     assert expire == [False, False, False, True, False]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("limit", [0, 1])
+def test_calls_in_a_row_take_few_connections(
+    streams: Celery, valkey: Any, limit: int
+) -> None:
+    """With a pool of one, or none, they are sent all the same, also after a break."""
+    streams.conf.broker_pool_limit = limit
+    task = streams.tasks["anything"]
+    for number in range(4):
+        task.delay(number)
+    valkey.client().client_kill_filter(_type="normal", skipme=True)
+    for number in range(4):
+        task.delay(4 + number)
+
+    sent = [payload[0] for _, payload, _ in received(streams, 8)]
+
+    assert sorted(sent) == [[number] for number in range(8)]
+
+
+def test_eager_calls_in_a_row_are_not_sent(streams: Celery) -> None:
+    """A setting that changes between two calls holds for the second."""
+    task = streams.tasks["one"]
+    for number in range(3):
+        task.delay(number)
+    streams.conf.task_always_eager = True
+
+    assert task.delay(3).state == "SUCCESS"
+
+    assert len(received(streams, 3)) == 3
+
+
 def test_receivers_see_each_call_in_a_row(streams: Celery) -> None:
     """They may change a message before it is sent."""
     task = streams.tasks["anything"]

@@ -25,6 +25,9 @@ from unstuck.worker.stencil import Stencil
 
 PATTERN_SECONDS = 1.0
 
+Call = tuple[Any, str, Any, Any]
+"""A task, the id that the call got, and its arguments."""
+
 
 @dataclass(slots=True)
 class Pattern:
@@ -91,13 +94,14 @@ def _learn(task: Any, pattern: Pattern, args: Any, kwargs: Any) -> Any:
             return None
         with channel.collected() as puts:
             result = task.apply_async_as_celery(args, kwargs, producer=producer)
-    if len(puts) == 1:
-        pattern.channel, pattern.put, pattern.ignored = channel, puts[0], result.ignored
-        pattern.stencil = Stencil.of(puts[0].content, result.id, reprs_of(task))
-    pattern.of_no_use = pattern.stencil is None
-    for put in puts:
-        _send(task, channel, put, result.id, args, kwargs)
-    return result
+        if len(puts) == 1:
+            pattern.channel, pattern.put = channel, puts[0]
+            pattern.ignored = result.ignored
+            pattern.stencil = Stencil.of(puts[0].content, result.id, reprs_of(task))
+        pattern.of_no_use = pattern.stencil is None
+        for put in puts:
+            _send(channel, put, (task, result.id, args, kwargs), producer)
+        return result
 
 
 def _print(task: Any, pattern: Pattern, args: Any, kwargs: Any) -> Any:
@@ -109,19 +113,18 @@ def _print(task: Any, pattern: Pattern, args: Any, kwargs: Any) -> Any:
     else:
         with task.app.producer_or_acquire() as producer:
             result = expected(task, task_id, False, producer)
-    _send(task, pattern.channel, put, task_id, args, kwargs)
+    _send(pattern.channel, put, (task, task_id, args, kwargs))
     return result
 
 
-def _send(
-    task: Any, channel: Any, put: Any, task_id: str, args: Any, kwargs: Any
-) -> None:
+def _send(channel: Any, put: Any, call: Call, producer: Any = None) -> None:
     try:
         channel.send(put)
     except channel.publish_errors:
-        with task.app.producer_or_acquire() as producer:
+        task, task_id, args, kwargs = call
+        with task.app.producer_or_acquire(producer) as another:
             # Celery tries again as its settings say, and raises what it always raises:
             # on a new connection, or the old one would take its time to fail once more.
-            producer.connection.collect()
-            producer.revive(producer.connection)
-            task.apply_async_as_celery(args, kwargs, task_id=task_id, producer=producer)
+            another.connection.collect()
+            another.revive(another.connection)
+            task.apply_async_as_celery(args, kwargs, task_id=task_id, producer=another)
