@@ -178,17 +178,17 @@ class Crew:
             return free
         if job.extra or not self._pace.is_short(job.name):
             return None
-        now = time.monotonic()
-        takers = [m for m in self.members.values() if self._may_take_more(m, now)]
-        return min(takers, key=lambda m: len(m.jobs), default=None)
+        taker, fewest, now = None, self._pace.at_once(), time.monotonic()
+        for member in self.members.values():
+            if 0 < len(member.jobs) < fewest and self._may_take_more(member, now):
+                taker, fewest = member, len(member.jobs)
+        return taker
 
     def _may_take_more(self, member: Member, now: float) -> bool:
         """Whether another short job would not wait long behind those that a child has."""
-        most, first = self.terms.tasks_per_child, member.current
+        most, first = self.terms.tasks_per_child, member.jobs[0]
         return (
-            first is not None
-            and not first.extra
-            and len(member.jobs) < self._pace.at_once()
+            not first.extra
             and not (most and member.given >= most)
             # Those behind it were known to be short when they were given.
             and self._pace.is_short(first.name)

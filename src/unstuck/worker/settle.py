@@ -126,6 +126,9 @@ class Handover:
             self.hold(TRY_AGAIN_SECONDS, lambda: self.settle(verdict, outcome, facts))
         else:
             self.ack()
+            # Let go of who gave us these: it holds us, too, and would wait for the
+            # garbage collector.
+            self.ack = self.retry = nobody
             in_time = self.received_on == self.connection()
             self.settled(self.delivery, verdict, in_time=in_time)
 
