@@ -1,7 +1,7 @@
 """Each transport in turn, on the newest or the oldest server that can be had.
 
 `make test` runs it with the newest kombu on the newest server, and with the oldest kombu
-on the oldest (scripts/oldest).
+on the oldest (scripts/oldest). `UNSTUCK_CONTRACT_SERVER` may also be the path of a server.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ EMBEDDED = "valkey-9"
 INSTALLED = "redis-7"
 CHOSEN = os.environ.get("UNSTUCK_CONTRACT_SERVER", EMBEDDED)
 
-STREAMS = [f"streams/{CHOSEN}"]
-VARIANTS = ["memory", f"redis/{CHOSEN}", *STREAMS]
+NAME = Path(CHOSEN).name
+STREAMS = [f"streams/{NAME}"]
+VARIANTS = ["memory", f"redis/{NAME}", *STREAMS]
 
 
 class EmbeddedValkey(Valkey):
@@ -47,15 +48,22 @@ class InstalledRedis(Valkey):
         return [program, *super()._command()[1:]]
 
 
+class ServerAtPath(Valkey):
+    """Any other one."""
+
+    def _command(self) -> list[str]:
+        return [CHOSEN, *super()._command()[1:]]
+
+
 KINDS = {EMBEDDED: EmbeddedValkey, INSTALLED: InstalledRedis}
-SERVERS = {CHOSEN: KINDS[CHOSEN]}
+SERVERS = {NAME: KINDS.get(CHOSEN, ServerAtPath)}
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[dict[str, Any]]:
     """The server, for all tests."""
-    with started(SERVERS[CHOSEN]) as server:
-        yield {CHOSEN: server}
+    with started(SERVERS[NAME]) as server:
+        yield {NAME: server}
 
 
 @pytest.fixture(params=VARIANTS)

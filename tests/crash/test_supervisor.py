@@ -335,10 +335,12 @@ def test_as_process_1_it_collects_strangers(redis_site: MakeSite) -> None:
         assert node.wait() == 0
 
 
-def test_beat_is_kept_alive(redis_site: MakeSite) -> None:
+@pytest.mark.parametrize("broker", ["redis", "streams"])
+def test_beat_is_kept_alive(request: pytest.FixtureRequest, broker: str) -> None:
     """-B: a process of its own, restarted when it is killed, gone at the end."""
     entry = {"task": "tests.project.load.tick", "schedule": 0.5}
-    site = redis_site(CELERY_BEAT_SCHEDULE={"tick": entry})
+    make_site: MakeSite = request.getfixturevalue(f"{broker}_site")
+    site = make_site(CELERY_BEAT_SCHEDULE={"tick": entry})
     schedule = str(site.directory / "schedule")
     with site.node("-B", "-s", schedule, *LOAD) as node:
         eventually(lambda: site.events("tick"), 20)
