@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
+import redis
 
 from tests.integration.conftest import MakeSite
 from tests.integration.sending import send
@@ -61,6 +63,21 @@ def test_sigterm_gives_back_what_waits_for_a_free_child(
 
     assert site.runs(running) == 1
     assert site.letters() == []
+
+
+def test_an_idle_worker_does_not_take_what_it_gives_back(redis_site: MakeSite) -> None:
+    """kombu has asked for a message then, and would get one of these."""
+    site = redis_site()
+    with site.node("-c", "2") as node:
+        ids = [send(site, "add", 1, 2, countdown=3600) for _ in range(2)]
+        eventually(lambda: all(task_id in node.log() for task_id in ids), 20)
+        node.send(signal.SIGTERM)
+        assert node.wait() == 0
+
+    with redis.Redis.from_url(site.broker) as client:
+        messages = [json.loads(each) for each in client.lrange("celery", 0, -1)]
+    assert {message["headers"]["id"] for message in messages} == set(ids)
+    assert not any("redelivered" in message["headers"] for message in messages)
 
 
 def test_a_cold_shutdown_gives_back_what_runs_and_counts_no_strike(

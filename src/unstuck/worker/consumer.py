@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from queue import Empty
 from typing import Any
 from weakref import WeakSet
 
@@ -363,10 +365,21 @@ class Consumer(celery_consumer.Consumer):
         """Stop taking messages and give back what has not been started."""
         if self.task_consumer:
             # Or what is given back could come straight back here.
+            self._hear_last_answer(self.task_consumer.channel)
             ignore_errors(self, self.task_consumer.cancel)
         # Before Celery has the pool forget it: that would look like a lost node.
         self._give_back_waiting()
         super().stop()
+
+    def _hear_last_answer(self, channel: Any) -> None:
+        """On Redis: take the message that was asked for, within a second, if one comes.
+
+        kombu would take it when nobody listens any more, and mark it as redelivered.
+        """
+        take = getattr(channel, "_brpop_read", None)
+        if take and not self._lasting and channel._in_poll:
+            with suppress(Empty):
+                ignore_errors(self, take)
 
     def give_back_running(self) -> None:
         """Give back what runs, and what still waits; the pool is about to end it."""
