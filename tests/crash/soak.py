@@ -103,12 +103,13 @@ class Proof:
     def pytest_sessionfinish(self) -> None:
         """Write the pages of which there are results."""
         self._directory.mkdir(parents=True, exist_ok=True)
+        facts = _circumstances(self._began)  # Before the pages change the tree.
         for page in PAGES:
             if any(r.module in page.modules for r in self._results.values()):
-                text = "\n".join(self._lines(page)) + "\n"
+                text = "\n".join(self._lines(page, facts)) + "\n"
                 (self._directory / page.name).write_text(text)
 
-    def _lines(self, page: Page) -> list[str]:
+    def _lines(self, page: Page, facts: Sequence[tuple[str, object]]) -> list[str]:
         results = [r for r in self._results.values() if r.module in page.modules]
         results.sort(key=lambda result: page.modules.index(result.module))
         passed = sum(result.outcome == "passed" for result in results)
@@ -118,7 +119,7 @@ class Proof:
             "Written by `make soak`: real processes, real signals, real brokers.",
             "The tests are those of `make test`, in a larger size.",
             "",
-            *_table(("", ""), [*_circumstances(self._began)]),
+            *_table(("", ""), facts),
             "",
             f"{passed} of {len(results)} tests passed.",
         ]
