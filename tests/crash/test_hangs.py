@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
+import redis
 
 from tests.crash.traces import (
     Row,
@@ -305,6 +306,9 @@ def test_a_child_that_never_begins_holds_no_task_for_ever(redis_site: MakeSite) 
     site = redis_site(CELERY_TASK_SOFT_TIME_LIMIT=None)
     with worker(site, "-c", "1"):
         finish(site, [first := send(site, "nothing")])
+        with redis.Redis.from_url(site.broker) as client:
+            # Main has heard of it: its child waits for the next one.
+            eventually(lambda: not client.exists("unacked"), 20)
         # The child that has done most is the one that gets the next task.
         os.kill(pid_of(site, first), signal.SIGSTOP)
         task_id = send(site, "nothing", time_limit=LIMIT)
