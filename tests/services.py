@@ -146,6 +146,19 @@ class Valkey(Server):
         with self.client() as client:
             client.flushall()
 
+    @contextlib.contextmanager
+    def setting(self, **values: object) -> Iterator[None]:
+        """The server, set to something for a while."""
+        with self.client() as client:
+            before = {name: client.config_get(name)[name] for name in values}
+            for name, value in values.items():
+                client.config_set(name, str(value))
+            try:
+                yield
+            finally:
+                for name, value in before.items():
+                    client.config_set(name, value)
+
     def is_ready(self) -> bool:
         """Whether the server answers PING."""
         return self._server.answers()

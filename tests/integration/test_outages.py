@@ -111,7 +111,7 @@ def test_a_retry_that_the_broker_does_not_take_is_not_lost(
     with site.node(pool=pool) as node:
         task_id = send(site, "retry_when_told", str(site.directory / "go"))
         eventually(lambda: site.runs(task_id) == 1, 20)
-        with full(valkey):
+        with valkey.setting(maxmemory=1):
             (site.directory / "go").touch()
             eventually(lambda: "could not be settled" in node.log(), 30)
 
@@ -119,17 +119,6 @@ def test_a_retry_that_the_broker_does_not_take_is_not_lost(
 
     assert letter["reason"] == "failed"
     assert [event["attempt"] for event in site.events("run", id=task_id)] == [0, 0, 1]
-
-
-@contextlib.contextmanager
-def full(valkey: Any) -> Any:
-    """Valkey that refuses to write."""
-    with valkey.client() as client:
-        client.config_set("maxmemory", 1)
-        try:
-            yield
-        finally:
-            client.config_set("maxmemory", 0)
 
 
 def test_a_letter_that_the_broker_does_not_take_is_not_lost(
@@ -140,7 +129,7 @@ def test_a_letter_that_the_broker_does_not_take_is_not_lost(
     with site.node() as node:
         task_id = send(site, "fail_when_told", str(site.directory / "go"))
         eventually(lambda: site.runs(task_id) == 1, 20)
-        with full(valkey):
+        with valkey.setting(maxmemory=1):
             (site.directory / "go").touch()
             eventually(lambda: "could not be settled" in node.log(), 30)
             with valkey.client() as client:

@@ -245,15 +245,9 @@ def test_what_the_broker_does_not_take_is_named(streams: Celery, valkey: Any) ->
     """A server that is full: each that failed, with the reason."""
     task = streams.tasks["one"]
     task.delay(0)
-    with valkey.client() as client:
-        client.config_set("maxmemory", 1)
-        try:
-            with pytest.raises(
-                NotAllSent, match="2 of 2 tasks were not sent"
-            ) as raised:
-                task.delay_many([(1,), (2,)])
-        finally:
-            client.config_set("maxmemory", 0)
+    expected = pytest.raises(NotAllSent, match="2 of 2 tasks were not sent")
+    with valkey.setting(maxmemory=1), expected as raised:
+        task.delay_many([(1,), (2,)])
 
     assert sorted(raised.value.failed) == [0, 1]
     assert raised.value.results == [None, None]
@@ -286,17 +280,6 @@ def test_ten_thousand_take_a_few_round_trips(streams: Celery, valkey: Any) -> No
         )
 
 
-@contextmanager
-def full(valkey: Any) -> Iterator[None]:
-    """A server that takes nothing more."""
-    with valkey.client() as client:
-        client.config_set("maxmemory", 1)
-        try:
-            yield
-        finally:
-            client.config_set("maxmemory", 0)
-
-
 def test_a_call_in_a_row_into_a_full_server_raises_as_the_first_would(
     streams: Celery, valkey: Any
 ) -> None:
@@ -304,7 +287,7 @@ def test_a_call_in_a_row_into_a_full_server_raises_as_the_first_would(
     task = streams.tasks["one"]
     for _ in range(3):
         task.delay(1)
-    with full(valkey), pytest.raises(OperationalError):
+    with valkey.setting(maxmemory=1), pytest.raises(OperationalError):
         task.delay(2)
     task.delay(3)
 

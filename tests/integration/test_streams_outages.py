@@ -106,7 +106,7 @@ def test_a_full_server(own_streams_site: Site, own_valkey: Valkey) -> None:
         running = work.send("sleep", 3)
         work.send("add", countdown=2)
         eventually(lambda: own_streams_site.runs(running), 10)
-        with setting(own_valkey, maxmemory=1):
+        with own_valkey.setting(maxmemory=1):
             assert "maxmemory" in refused(own_streams_site)
             eventually(lambda: own_streams_site.events("end", id=running), 15)
             time.sleep(6)  # longer than the lease
@@ -123,7 +123,7 @@ def test_a_retry_into_a_full_server(own_streams_site: Site, own_valkey: Valkey) 
     with site.node("-c", "1") as node:
         task_id = send(site, "retry_when_told", str(site.directory / "go"))
         eventually(lambda: site.runs(task_id) == 1, 20)
-        with setting(own_valkey, maxmemory=1):
+        with own_valkey.setting(maxmemory=1):
             (site.directory / "go").touch()
             time.sleep(7)  # longer than the lease
 
@@ -133,20 +133,6 @@ def test_a_retry_into_a_full_server(own_streams_site: Site, own_valkey: Valkey) 
 
     assert letter["reason"] == "failed"
     assert [event["attempt"] for event in site.events("run", id=task_id)] == [0, 0, 1]
-
-
-@contextlib.contextmanager
-def setting(server: Valkey, **values: Any) -> Iterator[None]:
-    """A server that is set to something for a while."""
-    with server.client() as client:
-        before = {name: client.config_get(name)[name] for name in values}
-        for name, value in values.items():
-            client.config_set(name, value)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                client.config_set(name, value)
 
 
 def test_a_server_that_takes_no_writes(
