@@ -47,7 +47,8 @@ class LastingChannel(Protocol):
     ) -> AbstractContextManager[None]:
         """What is published on this channel within takes the place of that message.
 
-        ``first``: it is served before all others in its queue. Both become true as one step, or neither; neither if it is no longer ours.
+        Both become true as one step, or neither; neither if it is no longer ours.
+        ``first``: it is served before all others in its queue.
         """
 
     def take_ahead(self, appetite: Callable[[], int]) -> None:

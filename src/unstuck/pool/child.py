@@ -6,7 +6,6 @@ anybody, and a row of the board.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import inspect
 import os
@@ -45,8 +44,6 @@ OURS = tuple(map(int, (STACK_SIGNAL, SOFT_SIGNAL, signal.SIGTERM)))
 _set_handler = inspect.unwrap(signal.signal)
 _set_mask = inspect.unwrap(signal.pthread_sigmask)
 
-LIBC = ctypes.CDLL(None)
-PR_SET_PTRACER = 0x59616D61
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -59,7 +56,6 @@ class Child:
         self._end = end
         self._row = row
         self.soft_limit = SoftLimit(row)
-        self._began = 0
         self._hard_limit_at: float | None = None
         self._memory = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._rss = 0
@@ -153,7 +149,7 @@ class Child:
         return self._answer(ok, value)
 
     def _announce(self, number: int, hard: float | None) -> None:
-        now = self._began = time.monotonic_ns()
+        now = time.monotonic_ns()
         self._hard_limit_at = now / 1e9 + hard if hard else None
         self._row[Column.STARTED] = now
         self._row[Column.JOB] = number
@@ -161,7 +157,7 @@ class Child:
 
     def _answer(self, ok: bool, value: Any) -> bytes:
         before, self._rss = self._rss, self._rss_now()
-        seconds = (time.monotonic_ns() - self._began) / 1e9
+        seconds = (time.monotonic_ns() - self._row[Column.STARTED]) / 1e9
         seen = Seen(seconds, self._rss, self._rss - before, self.soft_limit.raised)
         return answers.packed(ok, value, seen)
 
@@ -212,11 +208,6 @@ def dump_stacks_to(file: int) -> None:
     """
     faulthandler.enable(file, all_threads=True)
     faulthandler.register(STACK_SIGNAL, file, all_threads=True)
-
-
-def let_look_at_us(pid: int) -> None:
-    """Allow another process to see what this one waits for, where Yama forbids it."""
-    LIBC.prctl(PR_SET_PTRACER, pid)
 
 
 def _leave_stdin() -> None:

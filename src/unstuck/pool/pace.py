@@ -35,11 +35,11 @@ class Pace:
         """A run took so long."""
         short = seconds < SHORT_SECONDS
         self._streaks[name] = self._streaks.get(name, 0) + 1 if short else 0
-        if short:
-            self._longest = max(seconds, self._longest * FADES)
         if not short:
             self._calm_from = time.monotonic() + CALM_SECONDS
-        elif self._calm_from == math.inf:
+            return
+        self._longest = max(seconds, self._longest * FADES)
+        if self._calm_from == math.inf:
             self._calm_from = 0.0
 
     def is_calm(self, now: float) -> bool:

@@ -31,8 +31,9 @@ from unstuck import conf
 from unstuck.configuration import let_main_not_wait_for_results
 from unstuck.pool import TaskPool
 from unstuck.pool.board import FIRST_CHILD, MAIN, Board, Column
-from unstuck.pool.child import Child, let_look_at_us
+from unstuck.pool.child import Child
 from unstuck.pool.nursery import Nursery
+from unstuck.pool.prctl import let_look_at_us
 from unstuck.worker import database
 from unstuck.worker.channel import FactChannel
 from unstuck.worker.children import Children

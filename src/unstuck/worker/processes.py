@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -11,10 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-logger = logging.getLogger(__name__)
+from unstuck.pool import prctl
 
-LIBC = ctypes.CDLL(None)
-PR_SET_PDEATHSIG = 1
+logger = logging.getLogger(__name__)
 
 HANDLED = (
     signal.SIGTERM,
@@ -74,8 +72,7 @@ def _flush() -> None:
 
 def die_with(parent: int) -> None:
     """Have the kernel end this process when the one that forked it ends."""
-    if sys.platform == "linux":
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl.die_with_parent()
     if os.getppid() != parent:
         os._exit(0)
 

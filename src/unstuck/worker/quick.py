@@ -25,8 +25,8 @@ from unstuck.worker.stencil import Stencil
 
 PATTERN_SECONDS = 1.0
 
-Call = tuple[Any, str, Any, Any]
-"""A task, the id that the call got, and its arguments."""
+Named = tuple[Any, str, Any, Any]
+"""A call that has got its id: the task, that id, and its arguments."""
 
 
 @dataclass(slots=True)
@@ -117,7 +117,7 @@ def _print(task: Any, pattern: Pattern, args: Any, kwargs: Any) -> Any:
     return result
 
 
-def _send(channel: Any, put: Any, call: Call, producer: Any = None) -> None:
+def _send(channel: Any, put: Any, call: Named, producer: Any = None) -> None:
     try:
         channel.send(put)
     except channel.publish_errors:
