@@ -257,3 +257,37 @@ def send_by_topic(site: Site, name: str, *args: Any) -> str:
             declare=[queue],
         )
         return str(result.id)
+
+
+@pytest.mark.parametrize("broker", ["redis", "streams"])
+def test_what_a_child_has_not_taken_yet_is_not_forgotten_with_the_connection(
+    request: pytest.FixtureRequest, own_valkey: Any, broker: str
+) -> None:
+    """It counts as running, as its child was free; it runs after the outage, once."""
+    site: Site = request.getfixturevalue(f"own_{broker}_site")
+    site.settings = {
+        "CELERY_BROKER_TRANSPORT_OPTIONS": {
+            "visibility_timeout": 2,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+        }
+    }
+    with site.node("-c", "1") as node:
+        first = send(site, "add", 1, 2)
+        eventually(lambda: site.runs(first) == 1, 20)
+        eventually(lambda: f"[{first}] succeeded" in node.log(), 20)
+        children = node.children_pids
+        for child in children:
+            os.kill(child, signal.SIGSTOP)
+        try:
+            task_id = send(site, "add", 3, 4)
+            eventually(lambda: f"[{task_id}] received" in node.log(), 20)
+            own_valkey.stop()
+            own_valkey.start()
+            eventually(lambda: node.log().count("Connected to") == 2, 20)
+        finally:
+            for child in children:
+                os.kill(child, signal.SIGCONT)
+
+        eventually(lambda: site.runs(task_id) == 1, 30)
+    assert site.runs(task_id) == 1

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from celery import signals
 from celery.exceptions import NotRegistered
 from celery.worker.consumer import consumer as celery_consumer
-from celery.worker.state import active_requests, requests
+from celery.worker.state import active_requests, requests, task_ready
 from kombu.common import ignore_errors
 
 from unstuck.core import broker
@@ -126,6 +126,7 @@ class Consumer(celery_consumer.Consumer):
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Let go of a lost connection."""
+        self._let_go_of_what_has_not_begun()
         if self._lasting:
             self._lasting.keep(self._tags_in_hand())
         else:
@@ -137,14 +138,25 @@ class Consumer(celery_consumer.Consumer):
             # that it has thrown away, and would end here.
             logger.warning("The lost connection was not closed in order", exc_info=True)
 
-    def _tags_in_hand(self) -> set[str]:
-        """Of the messages that run, or that may start at any moment.
+    def _let_go_of_what_has_not_begun(self) -> None:
+        """Celery has the pool forget it next, and nobody would ever run it.
 
-        Those that a child has and has not begun with are taken back: Celery has the pool
-        forget them next, and they would stay in hand for ever.
+        Some of it counts as running, because its child was free. Where messages stay in
+        hand all of it goes back, also what came by a connection before this one;
+        elsewhere the broker takes it back, and its redelivery must not be adopted.
         """
         if recall := getattr(self.pool, "recall", None):
             recall()
+        for request in [*self.waiting, *active_requests]:
+            if not request.was_recalled:
+                continue
+            if self._lasting:
+                request.give_back()
+            else:
+                task_ready(request)
+
+    def _tags_in_hand(self) -> set[str]:
+        """Of the messages that run, or that may start at any moment."""
         waiting = [request for request in self.waiting if not request.take_back()]
         in_hand = (*waiting, *active_requests)
         return {request.message.delivery_tag for request in in_hand}

@@ -135,6 +135,12 @@ class Request(celery_request.Request):
         return bool(job is not None and job.cancel())
 
     @property
+    def was_recalled(self) -> bool:
+        """Whether our pool has it and no child has: it may have been taken back from one."""
+        job = self._apply_result and self._apply_result()
+        return isinstance(job, Job) and not job.sent
+
+    @property
     def is_in_pool(self) -> bool:
         """Whether the pool has the task, so that it may start at any moment."""
         return self._apply_result is not None
