@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import kombu.pools
 import pytest
 from celery import signals
 from kombu.exceptions import EncodeError, OperationalError
@@ -59,6 +60,8 @@ def closing_app(url: str) -> Iterator[Celery]:
         yield app
     finally:
         app.close()
+        # kombu keeps connections for the whole process, and some for the collector.
+        kombu.pools.reset()
 
 
 def anything(*args: Any, **kwargs: Any) -> None:
@@ -138,7 +141,8 @@ def test_calls_in_a_row_take_few_connections(
     task = streams.tasks["anything"]
     for number in range(4):
         task.delay(number)
-    valkey.client().client_kill_filter(_type="normal", skipme=True)
+    with valkey.client() as client:
+        client.client_kill_filter(_type="normal", skipme=True)
     for number in range(4):
         task.delay(4 + number)
 
@@ -322,6 +326,7 @@ def test_a_result_store_that_is_away_is_named(valkey: Any, own_valkey: Any) -> N
             task.delay_many([(3,), (4,)])
 
         app.backend.result_consumer.stop()
+        app.backend.client.connection_pool.disconnect()
 
 
 @pytest.mark.parametrize("scheme", ["", STREAMS])
