@@ -6,8 +6,8 @@ anybody, and a row of the board.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found] # what is behind `signal`, see below
 import faulthandler
-import inspect
 import os
 import pickle
 import select
@@ -16,9 +16,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import billiard.util
 from billiard.einfo import ExceptionInfo
@@ -38,11 +37,12 @@ STACK_SIGNAL = signal.SIGUSR2
 SOFT_SIGNAL = signal.SIGUSR1
 """Celery's own for soft limits, so that ``revoke(signal="SIGUSR1")`` goes on working."""
 
-OURS = tuple(map(int, (STACK_SIGNAL, SOFT_SIGNAL, signal.SIGTERM)))
+# Python's own `signal.signal` turns numbers into names and back, before each task.
+_set_handler = _signal.signal
+_set_mask = _signal.pthread_sigmask
 
-# What is behind Python's wrappers, which turn numbers into names before each task.
-_set_handler = inspect.unwrap(signal.signal)
-_set_mask = inspect.unwrap(signal.pthread_sigmask)
+OURS = tuple(map(int, (STACK_SIGNAL, SOFT_SIGNAL, signal.SIGTERM)))
+UNBLOCK = int(signal.SIG_UNBLOCK)
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -102,7 +102,7 @@ class Child:
         _set_handler(SOFT_SIGNAL, self.soft_limit.on_signal)
         _set_handler(signal.SIGTERM, self._on_sigterm)
         faulthandler.register(STACK_SIGNAL, self._stack_file, all_threads=True)
-        _set_mask(signal.SIG_UNBLOCK, OURS)
+        _set_mask(UNBLOCK, OURS)
 
     def _on_sigterm(self, *_: object) -> None:
         """End if main wants this very task to end.
@@ -184,13 +184,15 @@ class SoftLimit:
         self.raised = self._over = False
         self.number = number
 
-    @contextmanager
-    def over(self, task_id: str, tell: Callable[[], Limits]) -> Iterator[None]:
+    def over(self, task_id: str, tell: Callable[[], Limits]) -> Self:
         """The part of the job that is the task: what comes after it is not cut off."""
-        try:
-            yield
-        finally:
-            self._over = True
+        return self
+
+    def __enter__(self) -> None:
+        """The task begins."""
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
 
     def on_signal(self, *_: object) -> None:
         """Main says that a soft limit has passed."""

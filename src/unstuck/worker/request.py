@@ -295,7 +295,8 @@ class Request(celery_request.Request):
         verdict = self._handover.verdict_on(outcome)
         if verdict is None:
             return
-        self._consumer.waiting.discard(self)
+        if self.time_start is None:
+            self._consumer.waiting.discard(self)
         facts = self._facts()
         if error is not None:
             self._announce(verdict, error, exc_info or info_of(error), recorded)

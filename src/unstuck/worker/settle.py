@@ -220,6 +220,8 @@ class Handover:
 
 
 def _log(delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:
+    if isinstance(verdict, Ack):
+        return
     facts: Mapping[str, Any] = {
         "task_id": delivery.task_id,
         "task_name": delivery.task_name,
@@ -245,5 +247,3 @@ def _log(delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:
                 outcome.cause or outcome.exception_message,
                 extra=facts,
             )
-        case Ack():
-            pass
