@@ -51,6 +51,21 @@ def test_hooks_hear_of_an_ending_that_the_child_did_not_survive_once(
         assert node.log().count(f"[{task_id}] is buried") == 1
 
 
+def test_a_result_says_which_process_has_started_its_task(
+    streams_site: MakeSite,
+) -> None:
+    """Celery keeps that number in the tracer; ours are built before children are forked."""
+    site = streams_site(CELERY_TASK_TRACK_STARTED=True)
+    with site.node("-c", "2"), site.client() as app:
+        sent = [send(site, "sleep", 5) for _ in range(2)]
+        backend = app.backend
+        eventually(lambda: all(backend.get_state(s) == "STARTED" for s in sent), 20)
+        said = [backend.get_task_meta(s, cache=False)["result"]["pid"] for s in sent]
+
+        assert said == [site.events(id=s)[0]["pid"] for s in sent]
+        assert len(set(said)) == 2
+
+
 def test_a_base_class_of_the_projects_own_keeps_its_hooks(
     redis_site: MakeSite,
 ) -> None:

@@ -26,7 +26,7 @@ from celery.concurrency.prefork import process_destructor, process_initializer
 from celery.exceptions import SoftTimeLimitExceeded
 
 from unstuck.core.limits import Limits
-from unstuck.pool import answers, wire
+from unstuck.pool import answers, tracers, wire
 from unstuck.pool.answers import Seen
 from unstuck.pool.board import Column, Row
 from unstuck.pool.wire import Kind, Packet
@@ -75,7 +75,8 @@ class Child:
         _forget_inherited(self._app)
         dump_stacks_to(stack_file)
         at_birth()
-        process_initializer(self._app, self._hostname)
+        with tracers.inherited():
+            process_initializer(self._app, self._hostname)
         self._stack_file = stack_file
         self._listen()
         self._app.watch = self.soft_limit

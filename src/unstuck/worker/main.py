@@ -29,7 +29,7 @@ from celery.worker.state import Persistent
 
 from unstuck import conf
 from unstuck.configuration import let_main_not_wait_for_results
-from unstuck.pool import TaskPool
+from unstuck.pool import TaskPool, tracers
 from unstuck.pool.board import FIRST_CHILD, MAIN, Board, Column
 from unstuck.pool.child import Child
 from unstuck.pool.nursery import Nursery
@@ -100,6 +100,7 @@ class Worker(celery_worker.Worker):
         backends.by_url(
             self.app.backend_cls or self.app.conf.result_backend, self.app.loader
         )
+        tracers.build(self.app, self.hostname)
         gc.collect()
         gc.freeze()  # What is there now stays shared with all that is forked.
         supervisor.children = Children(supervisor.board, self._be_child)
