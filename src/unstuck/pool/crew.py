@@ -22,16 +22,16 @@ from typing import Any
 from billiard.exceptions import Terminated, WorkerLostError
 from billiard.pool import MaybeEncodingError
 
-from unstuck.pool import answers, stack, wire
+from unstuck.pool import answers, wire
 from unstuck.pool.answers import Answer, Seen, info_of
-from unstuck.pool.births import Births
 from unstuck.pool.board import MAIN, Column
 from unstuck.pool.child import SOFT_SIGNAL
-from unstuck.pool.death import Death, cause_of, memory_limit
+from unstuck.pool.death import Death, cause_of
 from unstuck.pool.job import Job
 from unstuck.pool.member import Member, State
 from unstuck.pool.nursery import Born, Died, Nursery, Unborn
 from unstuck.pool.pace import Pace
+from unstuck.pool.staff import Staff
 from unstuck.pool.terms import Terms
 from unstuck.pool.wire import Kind, Packet
 
@@ -39,9 +39,6 @@ logger = logging.getLogger(__name__)
 
 HANDFUL = 16
 """How many jobs that come together are given together."""
-
-LEAVE_SECONDS = 10
-"""How long a child may take to exit when it is asked to."""
 
 TERMINATE_SECONDS = 5
 """How long a child may take to die of a signal that shall end its task."""
@@ -64,7 +61,7 @@ class Crew:
         self._extras: deque[Job] = deque()
         self._due: deque[Callable[[], Any]] = deque()
         self._pace = Pace()
-        self._births = Births(nursery)
+        self.staff = Staff(nursery, terms, self.members, lambda: len(self._extras))
         self._will_dispatch = False
         self._tasks_are_over = False
         self._selector = selectors.DefaultSelector()
@@ -85,7 +82,7 @@ class Crew:
         while self._due:
             self._call(self._due.popleft())
         self.dispatch()
-        self.replenish()
+        self.staff.replenish()
 
     def later(self, function: Callable[[], Any]) -> None:
         """Have the event loop's thread call a function, soon."""
@@ -109,7 +106,7 @@ class Crew:
         """Have a job run as soon as a child is free."""
         (self._extras if job.extra else self._waiting).append(job)
         if job.extra:
-            self._births.count_anew()
+            self.staff.births.count_anew()
         if self.terms.threaded:
             os.eventfd_write(self._bell, 1)
         elif self.call_soon is None or len(self._waiting) >= HANDFUL:
@@ -253,10 +250,10 @@ class Crew:
     def _on_packet(self, member: Member, packet: Packet) -> None:
         if packet.kind is Kind.READY:
             member.main_thread = pickle.loads(packet.payload)  # noqa: S301
-            self._births.went_well()
+            self.staff.births.went_well()
             if member.state is State.STARTING:
                 member.state = State.SERVING
-                self._relieve_worn()
+                self.staff.relieve_worn()
         elif packet.kind is Kind.DONE:
             self._on_done(member, packet)
 
@@ -278,69 +275,15 @@ class Crew:
         if not seen.interrupted:
             evidence.soft_stack = ""
         self._pace.learn(job.name, seen.seconds)
-        self._dismiss_if_due(member)
+        if member.jobs and self.staff.is_fat(member):
+            self.recall(member)
+        self.staff.dismiss_if_due(member)
         self._call(job.callback if answer.ok else job.error_callback, answer.value)
         following = member.current
         if following and not following.started:
             self._begin(member, following)
 
-    def _dismiss_if_due(self, member: Member) -> None:
-        most, memory = self.terms.tasks_per_child, self.terms.memory_bytes
-        worn = bool(most and member.given >= most)
-        fat = bool(memory and member.rss and member.rss > memory)
-        enough = self.terms.limit + self.terms.spares
-        surplus = len(self.members) > enough and self._surplus()
-        if fat and member.jobs:
-            self.recall(member)
-        if not member.is_free:
-            return
-        if surplus:
-            member.ask_to_leave(LEAVE_SECONDS)
-        elif worn or fat:
-            member.state = State.WORN
-            self._count_anew()
-            self._relieve_worn()
-
-    def _relieve_worn(self) -> None:
-        """Let those go that have done their share, as far as others are up."""
-        worn = [m for m in self.members.values() if m.state is State.WORN]
-        serving = sum(m.state is State.SERVING for m in self.members.values())
-        for member in worn[: max(0, serving + len(worn) - self.terms.limit)]:
-            member.ask_to_leave(LEAVE_SECONDS)
-
     # Births and deaths.
-
-    def replenish(self) -> None:
-        """Ask for as many children as are missing."""
-        if self._births.census_is_due():
-            there = self._births.coming + self._staying()
-            self._births.ask(max(0, self._wanted() - there))
-
-    def _count_anew(self) -> None:
-        self._births.count_anew()
-        self.replenish()
-
-    def _wanted(self) -> int:
-        if self.terms.closed:
-            return 0
-        extras = len(self._extras) + sum(
-            bool((job := m.current) and job.extra) for m in list(self.members.values())
-        )
-        most = max(2, self.terms.limit // 4)
-        return self.terms.limit + self.terms.spares + min(extras, most)
-
-    def _staying(self) -> int:
-        """The children that will still be there in a moment."""
-        most = self.terms.tasks_per_child
-        soon = most - max(1, most // 10) if most else None
-        return sum(
-            m.state in (State.STARTING, State.SERVING)
-            and not (soon is not None and m.given > soon)
-            for m in list(self.members.values())
-        )
-
-    def _surplus(self) -> bool:
-        return self._staying() > self._wanted()
 
     def _hear_nursery(self) -> None:
         for event in self._nursery.hear():
@@ -350,12 +293,12 @@ class Crew:
                 case Died():
                     self._on_died(event)
                 case Unborn():
-                    self._births.came()
-                    self._births.postpone(event.why)
+                    self.staff.births.came()
+                    self.staff.births.postpone(event.why)
 
     def _on_born(self, born: Born) -> None:
         member = Member(born, self._nursery.board.row(born.row))
-        self._births.came()
+        self.staff.births.came()
         with self.lock:
             self.members[born.row] = member
         self._selector.register(
@@ -387,28 +330,16 @@ class Crew:
             member.jobs.clear()
             member.state = State.KILLED
             member.close()
-        self._count_anew()
+        self.staff.count_anew()
 
     def _note_birth_that_failed(self, member: Member, death: Death) -> None:
         if member.state is not State.STARTING or self.terms.closed:
             return
         cause = cause_of(death, ended_by_us=member.ended_by)
-        self._births.postpone(f"child {member.pid} was not ready yet: {cause}")
+        self.staff.births.postpone(f"child {member.pid} was not ready yet: {cause}")
 
     def _on_lost(self, member: Member, job: Job, death: Death) -> None:
-        evidence = job.evidence
-        evidence.rss_bytes = member.rss or death.peak_rss_bytes
-        evidence.cpu_seconds = death.cpu_seconds
-        evidence.child_age_seconds = death.age_seconds
-        evidence.cause = cause_of(
-            death,
-            ended_by_us=member.ended_by,
-            rss_bytes=evidence.rss_bytes,
-            memory_limit=memory_limit(),
-        )
-        dump = member.dump()
-        if stack.is_fatal(dump):
-            evidence.stack = stack.readable(dump, member.main_thread)
+        evidence = member.evidence_of_end(job, death)
         error: Exception = WorkerLostError(evidence.cause)
         if job.terminated:
             error = Terminated(-job.terminated)
@@ -423,17 +354,9 @@ class Crew:
     def resize(self, limit: int) -> None:
         """Run so many jobs at once from now on."""
         self.terms.limit = limit
-        for member in list(self.members.values()):
-            if self._surplus() and member.is_free:
-                member.ask_to_leave(LEAVE_SECONDS)
+        self.staff.dismiss_surplus()
         self.dispatch()
-        self._count_anew()
-
-    def renew(self) -> None:
-        """Replace every child, each as soon as it is free."""
-        for member in list(self.members.values()):
-            member.ask_to_leave(max(LEAVE_SECONDS, _seconds_it_may_run(member)))
-        self._count_anew()
+        self.staff.count_anew()
 
     # Ends.
 
@@ -496,11 +419,6 @@ class Crew:
             for member in self.members.values():
                 member.kill(why)
 
-    def dismiss_all(self) -> None:
-        """Let all children exit."""
-        for member in list(self.members.values()):
-            member.ask_to_leave(LEAVE_SECONDS)
-
     def close(self) -> None:
         """Let go of everything."""
         with self.lock:
@@ -526,8 +444,3 @@ def _answer_in(packet: Packet) -> Answer:
     except Exception as error:
         said = MaybeEncodingError(error, f"{len(packet.payload)} bytes")
         return Answer(False, info_of(said), Seen(0.0, 0, 0, False))
-
-
-def _seconds_it_may_run(member: Member) -> float:
-    limits = [job.hard or float("inf") for job in member.jobs]
-    return sum(limits)

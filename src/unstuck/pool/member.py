@@ -9,8 +9,9 @@ import time
 from collections import deque
 from enum import Enum, auto
 
-from unstuck.pool import proc, wire
+from unstuck.pool import proc, stack, wire
 from unstuck.pool.board import Column, Row
+from unstuck.pool.death import Death, cause_of, memory_limit
 from unstuck.pool.evidence import Evidence
 from unstuck.pool.job import Job
 from unstuck.pool.nursery import Born
@@ -192,6 +193,23 @@ class Member:
         evidence.cpu_seconds = proc.cpu_seconds_of(self.pid)
         evidence.child_age_seconds = time.monotonic() - self.born
         evidence.interrupted = self.row[Column.INTERRUPTED] == job.number
+        return evidence
+
+    def evidence_of_end(self, job: Job, death: Death) -> Evidence:
+        """Add to a job's evidence why this process ended while it ran it."""
+        evidence = job.evidence
+        evidence.rss_bytes = self.rss or death.peak_rss_bytes
+        evidence.cpu_seconds = death.cpu_seconds
+        evidence.child_age_seconds = death.age_seconds
+        evidence.cause = cause_of(
+            death,
+            ended_by_us=self.ended_by,
+            rss_bytes=evidence.rss_bytes,
+            memory_limit=memory_limit(),
+        )
+        dump = self.dump()
+        if stack.is_fatal(dump):
+            evidence.stack = stack.readable(dump, self.main_thread)
         return evidence
 
     def close(self) -> None:

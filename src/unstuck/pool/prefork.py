@@ -84,7 +84,7 @@ class TaskPool(prefork.TaskPool):
         )
         self.watch = Watch(self.crew)
         self.watch.start()
-        self.crew.replenish()
+        self.crew.staff.replenish()
         if self.crew.terms.threaded:
             self._thread = threading.Thread(target=self._turn_for_ever, daemon=True)
             self._thread.start()
@@ -160,7 +160,7 @@ class TaskPool(prefork.TaskPool):
 
     def maintain_pool(self, *_: Any, **__: Any) -> None:
         """Make up for what is missing."""
-        self.crew.replenish()
+        self.crew.staff.replenish()
 
     def grow(self, n: int = 1) -> None:
         """Run ``n`` more tasks at once."""
@@ -182,7 +182,7 @@ class TaskPool(prefork.TaskPool):
             "Children are replaced, with the code that the supervisor has loaded. "
             "Send the supervisor a SIGHUP to load it anew."
         )
-        self.crew.renew()
+        self.crew.staff.renew()
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """End the task that runs in a child by a signal."""
@@ -266,7 +266,7 @@ class TaskPool(prefork.TaskPool):
 
     def _end_children(self) -> None:
         self.crew.terms.closed = True
-        self.crew.dismiss_all()
+        self.crew.staff.dismiss_all()
         deadline = time.monotonic() + EXIT_SECONDS
         while self.crew.members and time.monotonic() < deadline:
             self._turn_at_the_end()
