@@ -31,7 +31,7 @@ def channel() -> Iterator[FactChannel]:
 def away(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The database cannot be reached until this is undone."""
 
-    def refuses(_: Any) -> None:
+    def refuses(*_: Any) -> None:
         raise OperationalError("could not connect to server")
 
     monkeypatch.setattr(facts, "store", refuses)

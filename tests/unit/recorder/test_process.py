@@ -32,7 +32,7 @@ MOST_SECONDS = 30
 def _this_process_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Its signal handler is put back, and its connections are its own."""
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(process, "_forget_inherited", lambda _: None)
+    monkeypatch.setattr(process, "_become_recorder", lambda _: None)
     monkeypatch.setattr(process, "PAUSE_SECONDS", 0.02)
     yield
     signal.signal(signal.SIGTERM, before)
