@@ -1,0 +1,126 @@
+"""The rows of nodes: who is there, and how."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.integration.sending import send
+from tests.node import Site
+from tests.sites import MakeSite
+from tests.waiting import eventually
+
+
+def nodes(site: Site) -> list[dict[str, Any]]:
+    """What `unstuck status` says of nodes."""
+    status, text = site.unstuck("status", "--json")
+    assert status == 0, text
+    return list(json.loads(text)["nodes"])
+
+
+def is_in(site: Site, *states: str) -> bool:
+    """Whether there are nodes in just these states."""
+    return [node["state"] for node in nodes(site)] == list(states)
+
+
+def test_a_node_is_ready_and_then_gone(streams_site: MakeSite) -> None:
+    """Its row says who it is; an orderly end is one, and its row stays for a while."""
+    site = streams_site()
+    with site.node("-c", "2", "-Q", "celery,media", "-n", "one@%h") as node:
+        eventually(lambda: is_in(site, "ready"), 20)
+        [seen] = nodes(site)
+        supervisor = node.supervisor_pid
+        shown = site.unstuck("status")[1]
+        node.send(signal.SIGTERM)
+        assert node.wait() == 0
+
+    assert seen["name"].startswith("one@")
+    assert (seen["pid"], seen["concurrency"]) == (supervisor, 2)
+    assert seen["queues"] == ["celery", "media"]
+    assert seen["broker"] == "unstuck+redis"
+    assert seen["pool"] == "unstuck.pool.prefork:TaskPool"
+    assert all(seen[f"{what}_version"] for what in ("unstuck", "celery", "python"))
+    assert (seen["facts_dropped"], seen["facts_left_out"]) == (0, 0)
+    assert seen["name"] in shown
+    assert "ready" in shown
+    assert is_in(site, "gone")
+
+
+def test_a_node_that_waits_for_its_tasks_is_stopping(redis_site: MakeSite) -> None:
+    """As long as one of them runs."""
+    site = redis_site()
+    with site.node("-c", "1") as node:
+        task_id = send(site, "sleep", 8)
+        eventually(lambda: site.runs(task_id) == 1, 20)
+        node.send(signal.SIGTERM)
+
+        eventually(lambda: is_in(site, "stopping"), 8)
+        assert node.wait() == 0
+
+    assert is_in(site, "gone")
+
+
+def test_a_node_that_is_killed_is_lost_after_a_while(redis_site: MakeSite) -> None:
+    """It could not say goodbye; so long as it is not seen, the last it said is shown."""
+    site = redis_site()
+    with site.node("-n", "one@%h"), site.node("-n", "two@%h") as other:
+        eventually(lambda: is_in(site, "ready", "ready"), 20)
+        recorder = other.companions_pids[0]
+        os.kill(recorder, signal.SIGTERM)
+        eventually(lambda: recorder not in other.companions_pids, 20)
+        # That was its recorder, and not the node.
+        assert is_in(site, "ready", "ready")
+        other.kill_tree()
+        last = nodes(site)[1]["seen_at"]
+
+        age(site, "two@%", timedelta(seconds=61))
+
+        assert is_in(site, "ready", "lost")
+        assert nodes(site)[1]["seen_at"] < last
+        assert "lost" in site.unstuck("status")[1]
+
+
+def age(site: Site, name: str, by: timedelta) -> None:
+    """Have a node not been seen for longer."""
+    site.python(
+        "from datetime import timedelta\n"
+        "from django.db.models import F\n"
+        "from unstuck.models import Node\n"
+        f"rows = Node.objects.filter(name__startswith={name.rstrip('%')!r})\n"
+        f"longer = timedelta(seconds={by.total_seconds()})\n"
+        "answer = rows.update(seen_at=F('seen_at') - longer)"
+    )
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_other_pools_have_their_rows_too(redis_site: MakeSite, pool: str) -> None:
+    """With the recorder beside the worker."""
+    site = redis_site()
+    with site.node(pool=pool) as node:
+        eventually(lambda: is_in(site, "ready"), 20)
+        [seen] = nodes(site)
+        assert seen["pid"] == node.main_pid
+        assert seen["broker"] == "redis"
+        node.send(signal.SIGTERM)
+        assert node.wait() == 0
+
+    assert is_in(site, "gone")
+
+
+def test_status_does_without_the_database(redis_site: MakeSite) -> None:
+    """The queues are the broker's to tell."""
+    site = redis_site()
+    site.database = "postgresql://nobody@127.0.0.1:1/none"
+
+    status, text = site.unstuck("status")
+    told = json.loads(site.unstuck("status", "--json")[1])
+
+    assert status == 0
+    assert "Nodes: the database did not tell: " in text
+    assert "unstuck.dead" in text
+    assert told["nodes"] is None
