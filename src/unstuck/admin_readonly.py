@@ -16,6 +16,7 @@ from django.utils.timezone import localtime
 
 from unstuck import conf
 from unstuck.models import AuditEntry, DeadLetter, Incident, Node, TaskMinute, TaskRun
+from unstuck.recorder.facts import RUNTIMES
 
 STYLE = {"all": ["unstuck/admin.css"]}
 
@@ -199,11 +200,17 @@ class TaskMinuteAdmin(ReadOnlyAdmin):
     list_filter = ("minute", TaskFilter)
     date_hierarchy = "minute"
     search_fields = ("task_name", "queue", "node")
-    fields = list_display
+    fields = (*list_display, "took")
 
     @admin.display(description="mean runtime")
     def mean(self, minute: TaskMinute) -> str:
         return seconds(minute.runtime_seconds / minute.runs if minute.runs else None)
+
+    @admin.display(description="runs by how long they took")
+    def took(self, minute: TaskMinute) -> str:
+        counts = ((name, getattr(minute, name)) for name in RUNTIMES)
+        told = (f"{name.replace('_', ' ')}: {count}" for name, count in counts if count)
+        return ", ".join(told) or "-"
 
     @admin.display(description="longest runtime", ordering="runtime_max")
     def longest(self, minute: TaskMinute) -> str:

@@ -11,6 +11,8 @@ from unstuck.core.clock import system_clock
 from unstuck.core.verdict import Reason
 from unstuck.letters.message import StoredMessage
 
+RUNS_SO_LONG = "Runs that took so long, and not less than the next shorter ones."
+
 
 class DeadLetter(models.Model):
     """A buried delivery: the whole message and everything known of its end."""
@@ -148,6 +150,13 @@ class TaskMinute(models.Model):
     )
     runtime_seconds = models.FloatField(default=0.0, help_text="Of all runs together.")
     runtime_max = models.FloatField(default=0.0)
+    under_10ms = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
+    under_100ms = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
+    under_1s = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
+    under_10s = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
+    under_1m = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
+    under_5m = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
+    longer = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
     rss_growth_bytes = models.BigIntegerField(default=0)
 
     class Meta:

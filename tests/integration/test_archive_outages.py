@@ -27,6 +27,7 @@ from tests.node import Node, Site, children_of
 from tests.services import PostgreSQL
 from tests.sites import MakeSite
 from tests.waiting import eventually
+from unstuck.recorder import facts
 
 HOLD_SECONDS = 60 if SOAK else 3
 WELL, BAD = (2_000, 500) if SOAK else (60, 20)
@@ -219,6 +220,7 @@ def bear(site: Site, *faults: Fault) -> None:
         found = rows(site, f"SELECT task_id FROM unstuck_{table}")
         assert sorted(task_id for (task_id,) in found) == bad
     assert counted(site) == expected
+    assert timed(site) == sum(expected)
     assert rows(site, "SELECT kind, what FROM unstuck_incident") == []
     missing = rows(site, "SELECT facts_dropped, facts_left_out FROM unstuck_node")
     assert missing == [(0, 0)]
@@ -244,6 +246,13 @@ def counted(site: Site) -> tuple[int, int]:
         "FROM unstuck_taskminute",
     )
     return int(sums[0]), int(sums[1])
+
+
+def timed(site: Site) -> int:
+    """How many runs are known by how long they took."""
+    columns = " + ".join(facts.RUNTIMES)
+    [(number,)] = rows(site, f"SELECT sum({columns}) FROM unstuck_taskminute")
+    return int(number)
 
 
 def test_a_postgresql_that_fails_slows_the_archive_alone(

@@ -8,8 +8,6 @@ import signal
 from datetime import timedelta
 from typing import Any
 
-import pytest
-
 from tests.integration.sending import send
 from tests.node import Site
 from tests.sites import MakeSite
@@ -28,15 +26,18 @@ def is_in(site: Site, *states: str) -> bool:
     return [node["state"] for node in nodes(site)] == list(states)
 
 
-def test_a_node_is_ready_and_then_gone(streams_site: MakeSite) -> None:
-    """Its row says who it is; an orderly end is one, and its row stays for a while."""
+def test_a_node_is_ready_and_stopping_and_gone(streams_site: MakeSite) -> None:
+    """Its row says who it is; it is stopping as long as a task runs, and stays known."""
     site = streams_site()
     with site.node("-c", "2", "-Q", "celery,media", "-n", "one@%h") as node:
         eventually(lambda: is_in(site, "ready"), 20)
         [seen] = nodes(site)
         supervisor = node.supervisor_pid
         shown = site.unstuck("status")[1]
+        task_id = send(site, "sleep", 6)
+        eventually(lambda: site.runs(task_id) == 1, 20)
         node.send(signal.SIGTERM)
+        eventually(lambda: is_in(site, "stopping"), 6)
         assert node.wait() == 0
 
     assert seen["name"].startswith("one@")
@@ -48,20 +49,6 @@ def test_a_node_is_ready_and_then_gone(streams_site: MakeSite) -> None:
     assert (seen["facts_dropped"], seen["facts_left_out"]) == (0, 0)
     assert seen["name"] in shown
     assert "ready" in shown
-    assert is_in(site, "gone")
-
-
-def test_a_node_that_waits_for_its_tasks_is_stopping(redis_site: MakeSite) -> None:
-    """As long as one of them runs."""
-    site = redis_site()
-    with site.node("-c", "1") as node:
-        task_id = send(site, "sleep", 8)
-        eventually(lambda: site.runs(task_id) == 1, 20)
-        node.send(signal.SIGTERM)
-
-        eventually(lambda: is_in(site, "stopping"), 8)
-        assert node.wait() == 0
-
     assert is_in(site, "gone")
 
 
@@ -97,11 +84,10 @@ def age(site: Site, name: str, by: timedelta) -> None:
     )
 
 
-@pytest.mark.parametrize("pool", ["threads", "solo"])
-def test_other_pools_have_their_rows_too(redis_site: MakeSite, pool: str) -> None:
+def test_other_pools_have_their_rows_too(redis_site: MakeSite) -> None:
     """With the recorder beside the worker."""
     site = redis_site()
-    with site.node(pool=pool) as node:
+    with site.node(pool="threads") as node:
         eventually(lambda: is_in(site, "ready"), 20)
         [seen] = nodes(site)
         assert seen["pid"] == node.main_pid

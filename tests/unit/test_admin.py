@@ -477,7 +477,9 @@ def test_a_minute_shows_its_mean_and_its_longest_runtime(admin_client: Client) -
     counts = {"succeeded": 3, "failed": 1}
     seconds = {"runtime_seconds": 10.0, "runtime_max": 7.0}
     recorded(
-        minute(counts=counts, rss_growth_bytes=3 * 2**20, **seconds),
+        minute(
+            counts=counts, rss_growth_bytes=3 * 2**20, runtimes=[0, 3, 0, 1], **seconds
+        ),
         minute(task_name="shop.idle", counts={}),
     )
 
@@ -487,6 +489,9 @@ def test_a_minute_shows_its_mean_and_its_longest_runtime(admin_client: Client) -
     assert "7 s" in listed
     assert "3 MiB" in listed
     assert "shop.idle" in listed
+    busy = TaskMinute.objects.get(task_name="shop.send")
+    page_of_it = reverse("admin:unstuck_taskminute_change", args=[busy.pk])
+    assert "under 100ms: 3, under 10s: 1" in text_of(admin_client, page_of_it)
 
 
 def test_an_incident_shows_what_was_seen(admin_client: Client) -> None:

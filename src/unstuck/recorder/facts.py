@@ -30,6 +30,17 @@ COLUMNS: Mapping[str, str] = {
 }
 """Where an ending is counted; all others are ``other``."""
 
+RUNTIMES = (
+    "under_10ms",
+    "under_100ms",
+    "under_1s",
+    "under_10s",
+    "under_1m",
+    "under_5m",
+    "longer",
+)
+"""Where runs are counted by ``RUNTIME_BOUNDS``."""
+
 Key = tuple[datetime, str, str, str]
 
 
@@ -134,6 +145,7 @@ def _columns(minute: Minute) -> Iterator[tuple[str, float]]:
     yield "runtime_seconds", number(minute.runtime_seconds) or 0.0
     yield "rss_growth_bytes", minute.rss_growth_bytes
     yield "swallowed", minute.swallowed
+    yield from zip(RUNTIMES, minute.runtimes, strict=False)
     for ending, count in minute.counts.items():
         yield COLUMNS.get(ending, "other"), count
 

@@ -10,6 +10,7 @@ import pytest
 from django.db import DatabaseError, OperationalError, connection
 
 from tests.unit.recorder.seen import NOON, incident, minute, run
+from unstuck.core.facts import RUNTIME_BOUNDS
 from unstuck.core.verdict import Reason
 from unstuck.letters.letter import Letter
 from unstuck.letters.message import StoredMessage
@@ -164,6 +165,17 @@ def test_parts_of_a_minute_add_up() -> None:
     assert (row.succeeded, row.failed) == (2, 2)
     assert (row.runtime_seconds, row.runtime_max) == (6.0, 3.0)
     assert row.rss_growth_bytes == 70
+
+
+def test_runs_are_counted_by_how_long_they_took() -> None:
+    """Each in its column; what a newer version divides more finely is left out."""
+    one_each = [1] * (len(RUNTIME_BOUNDS) + 1)
+
+    facts.store([minute(runtimes=[3, *one_each[1:]]), minute(runtimes=[*one_each, 9])])
+    facts.store([minute(), minute(runtimes=[0, 5])])
+
+    row = TaskMinute.objects.get()
+    assert [getattr(row, name) for name in facts.RUNTIMES] == [4, 7, 2, 2, 2, 2, 2]
 
 
 def test_minutes_nodes_tasks_and_queues_have_rows_of_their_own() -> None:
