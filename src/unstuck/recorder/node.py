@@ -55,9 +55,12 @@ class About:
 
 
 def broker_kind(app: Any) -> str:
-    """The scheme of the broker's URL, without anything that is secret."""
-    scheme, _, _ = str(app.connection_for_read().as_uri()).partition("://")
-    return scheme
+    """The scheme of the first URL of the broker, and so nothing that is secret."""
+    # Not of a connection: kombu would open descriptors, and this is before the forks.
+    urls = app.conf.broker_read_url or app.conf.broker_url or ""
+    first = urls if isinstance(urls, str) else next(iter(urls), "")
+    scheme, separator, _ = first.partition("://")
+    return scheme if separator else "amqp"
 
 
 class Presence:

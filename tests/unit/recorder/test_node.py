@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -97,13 +98,25 @@ def test_who_is_not_seen_for_long_is_lost(
     assert node.condition == condition
 
 
-def test_names_and_secrets_do_not_get_in_the_way() -> None:
-    """A name is as long as its column; of a broker only its kind is known."""
-    app = Celery(broker="redis://user:secret@example.com:6379/0", set_as_current=False)
-    name = "celery@\x00" + "x" * 300
+def test_names_are_as_long_as_their_column() -> None:
+    """And can be stored, whatever is in them."""
+    Presence(about(name="celery@\x00" + "x" * 300), Board()).tell()
 
-    Presence(about(name=name, broker=broker_kind(app)), Board()).tell()
+    assert len(Node.objects.get().name) == 255
 
-    node = Node.objects.get()
-    assert (len(node.name), node.broker) == (255, "redis")
-    app.close()
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("unstuck+redis://user:secret@example.com:6379/0", "unstuck+redis"),
+        ("sentinel://one:26379;sentinel://:secret@two:26379", "sentinel"),
+        (["amqps://user:secret@one//", "amqps://user:secret@two//"], "amqps"),
+        ("user:secret@example.com", "amqp"),
+        (None, "amqp"),
+    ],
+)
+def test_of_a_broker_only_its_kind_is_known(url: Any, kind: str) -> None:
+    """No address, no user, no password."""
+    app = Celery(broker=url, set_as_current=False)
+
+    assert broker_kind(app) == kind
