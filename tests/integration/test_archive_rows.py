@@ -322,6 +322,47 @@ answer.append(ids(models.TaskRun))
 """
 
 
+def test_it_is_given_up_at_any_step(postgresql: Site) -> None:
+    """Wherever the alarm strikes: the next try works, and all is there once."""
+    answer = postgresql.python(PRELUDE + ALARMED)
+
+    gave_up, worked, runs, added = answer
+    assert gave_up > 0
+    assert worked == 60
+    assert runs == added == worked
+
+
+ALARMED = """
+database.prepare()
+patient = database._answer_seconds
+models.Node.objects.create(name="celery@host", started_at=NOON, seen_at=NOON)
+gave_up = worked = 0
+
+def stores(seen, batch):
+    try:
+        facts.store(seen, batch)
+    except DatabaseError:
+        return False
+    return True
+
+for number in range(60):
+    seen = [run(str(number)), run("odd", pid=2**70), minute(counts={"succeeded": 1})]
+    batch = facts.Batch("celery@host", uuid.uuid4())
+    database._answer_seconds = lambda: random.uniform(0.0005, 0.02)
+    if not stores(seen, batch):
+        gave_up += 1
+        database._answer_seconds = patient
+        assert stores(seen, batch)
+    worked += 1
+answer = [
+    gave_up,
+    worked,
+    models.TaskRun.objects.count(),
+    models.TaskMinute.objects.get().succeeded,
+]
+"""
+
+
 def test_a_locked_file_is_waited_for_within_bounds(
     sqlite_archive: MakeSite,
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from django.db import (
@@ -87,7 +87,6 @@ def prepare() -> None:
     ours["CONN_MAX_AGE"] = ours.get("CONN_MAX_AGE") or MOST_AGE_SECONDS
     ours["OPTIONS"] = _options(connection.vendor, ours.get("OPTIONS") or {})
     if connection.vendor == "postgresql":
-        connection.wrap_database_errors = Guard(connection)
         signal.signal(signal.SIGALRM, _alarm)
         _alarm.is_ours = True
 
@@ -120,7 +119,7 @@ def writing() -> Iterator[str]:
             _set_bounds(connection)
             yield alias
     except NoAnswer as error:
-        connection.close()
+        _abandon(connection)
         message = f"The server gave no answer within {_answer_seconds():g} s"
         raise OperationalError(message) from error
     except Exception as error:
@@ -172,6 +171,8 @@ def _deadline(connection: BaseDatabaseWrapper) -> Iterator[None]:
     if not _alarm.is_ours:
         yield
         return
+    # It closes what an alarm has interrupted, so that no rollback is waited for.
+    connection.wrap_database_errors = Guard(connection)
     _alarm.armed = True
     signal.setitimer(signal.ITIMER_REAL, _answer_seconds(), ALARM_AGAIN_SECONDS)
     try:
@@ -179,6 +180,21 @@ def _deadline(connection: BaseDatabaseWrapper) -> Iterator[None]:
     finally:
         _alarm.armed = False
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _abandon(connection: BaseDatabaseWrapper) -> None:
+    """Have the next transaction begin with another object, whatever this one is at.
+
+    An alarm comes between any two steps, and Django's bookkeeping of a transaction is
+    many steps.
+    """
+    session = connection.connection
+    with suppress(Exception):
+        connection.close()
+    if session is not None:
+        with suppress(Exception):
+            session.close()
+    del connections[connection.alias]
 
 
 def _set_bounds(connection: BaseDatabaseWrapper) -> None:
