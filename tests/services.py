@@ -301,11 +301,11 @@ class PostgreSQL(Server):
         """The address of the database `name`."""
         return f"postgresql://postgres@{HOST}:{self.port}/{name}"
 
-    def database(self) -> Database:
-        """A fresh and empty database."""
+    def database(self, template: str = "template1") -> Database:
+        """A fresh database, empty or a copy of one that nobody is in."""
         name = f"test{next(self._databases)}"
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")  # type: ignore[arg-type]
         return Database(name=name, url=self.url(name))
 
     def is_ready(self) -> bool:

@@ -107,3 +107,33 @@ def make_site(request: pytest.FixtureRequest) -> MakeSite:
     """Makes a site on each broker in turn."""
     make: MakeSite = request.getfixturevalue(f"{request.param}_site")
     return make
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a PostgreSQL database with all tables and no rows."""
+    base = postgres.database()
+    directory = tmp_path_factory.mktemp("migrated")
+    site = Site(directory=directory, broker="memory://", database=base.url)
+    site.manage("migrate", "-v", "0")
+    return str(base.name)
+
+
+@pytest.fixture
+def sqlite_archive(redis_site: MakeSite) -> MakeSite:
+    """Makes a site whose database is a file."""
+    return redis_site
+
+
+@pytest.fixture
+def postgresql_archive(
+    redis_site: MakeSite, postgres: Any, migrated_postgresql: str
+) -> MakeSite:
+    """Makes a site on a PostgreSQL database of its own."""
+
+    def make(**settings: Any) -> Site:
+        site = redis_site(**settings)
+        site.database = postgres.database(migrated_postgresql).url
+        return site
+
+    return make

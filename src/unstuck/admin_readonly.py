@@ -1,4 +1,4 @@
-"""What happened, in Django's admin: runs, minutes, incidents and the audit."""
+"""What happened, in Django's admin: runs, minutes, incidents, nodes and the audit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from django.utils.text import Truncator
 from django.utils.timezone import localtime
 
 from unstuck import conf
-from unstuck.models import AuditEntry, DeadLetter, Incident, TaskMinute, TaskRun
+from unstuck.models import AuditEntry, DeadLetter, Incident, Node, TaskMinute, TaskRun
+from unstuck.recorder.facts import RUNTIMES
 
 STYLE = {"all": ["unstuck/admin.css"]}
 
@@ -199,11 +200,17 @@ class TaskMinuteAdmin(ReadOnlyAdmin):
     list_filter = ("minute", TaskFilter)
     date_hierarchy = "minute"
     search_fields = ("task_name", "queue", "node")
-    fields = list_display
+    fields = (*list_display, "took")
 
     @admin.display(description="mean runtime")
     def mean(self, minute: TaskMinute) -> str:
         return seconds(minute.runtime_seconds / minute.runs if minute.runs else None)
+
+    @admin.display(description="runs by how long they took")
+    def took(self, minute: TaskMinute) -> str:
+        counts = ((name, getattr(minute, name)) for name in RUNTIMES)
+        told = (f"{name.replace('_', ' ')}: {count}" for name, count in counts if count)
+        return ", ".join(told) or "-"
 
     @admin.display(description="longest runtime", ordering="runtime_max")
     def longest(self, minute: TaskMinute) -> str:
@@ -247,6 +254,49 @@ class IncidentAdmin(ReadOnlyAdmin):
     @admin.display(description="details")
     def shown_details(self, incident: Incident) -> SafeString | str:
         return block(readable(incident.details))
+
+
+@admin.register(Node)
+class NodeAdmin(ReadOnlyAdmin):
+    """Which workers there are, and how they are."""
+
+    list_display = (
+        "name",
+        "condition",
+        "seen_at",
+        "started_at",
+        "concurrency",
+        "shown_queues",
+        "facts_dropped",
+        "facts_left_out",
+    )
+    list_filter = ("state", "seen_at")
+    search_fields = ("name", "host")
+    fields = (
+        "name",
+        "condition",
+        "host",
+        "pid",
+        "started_at",
+        "seen_at",
+        "pool",
+        "concurrency",
+        "shown_queues",
+        "broker",
+        "unstuck_version",
+        "celery_version",
+        "python_version",
+        "facts_dropped",
+        "facts_left_out",
+    )
+
+    @admin.display(description="state", ordering="state")
+    def condition(self, node: Node) -> str:
+        return node.condition
+
+    @admin.display(description="queues")
+    def shown_queues(self, node: Node) -> str:
+        return ", ".join(node.queues)
 
 
 @admin.register(AuditEntry)

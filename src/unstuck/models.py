@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.db import models
 
+from unstuck.core.clock import system_clock
 from unstuck.core.verdict import Reason
 from unstuck.letters.message import StoredMessage
+
+RUNS_SO_LONG = "Runs that took so long, and not less than the next shorter ones."
 
 
 class DeadLetter(models.Model):
@@ -146,6 +150,13 @@ class TaskMinute(models.Model):
     )
     runtime_seconds = models.FloatField(default=0.0, help_text="Of all runs together.")
     runtime_max = models.FloatField(default=0.0)
+    under_10ms = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
+    under_100ms = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
+    under_1s = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
+    under_10s = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
+    under_1m = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
+    under_5m = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
+    longer = models.PositiveIntegerField(default=0, help_text=RUNS_SO_LONG)
     rss_growth_bytes = models.BigIntegerField(default=0)
 
     class Meta:
@@ -192,6 +203,57 @@ class Incident(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} on {self.node or '?'}"
+
+
+class Node(models.Model):
+    """A worker node, as its recorder saw it last."""
+
+    STATES = [(state, state) for state in ("starting", "ready", "stopping", "gone")]
+    SEEN_EVERY = timedelta(seconds=10)
+    LOST_AFTER = timedelta(seconds=60)
+    """So long unseen, a node that did not say goodbye is lost, or its recorder is."""
+
+    name = models.CharField(max_length=255, unique=True)
+    host = models.CharField(max_length=255, blank=True)
+    pid = models.PositiveIntegerField(null=True, help_text="Of its first process.")
+    state = models.CharField(max_length=20, choices=STATES)
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField(db_index=True)
+    pool = models.CharField(max_length=255, blank=True)
+    concurrency = models.PositiveIntegerField(default=0)
+    queues: models.JSONField[Any, Any] = models.JSONField(default=list)
+    broker = models.CharField(
+        max_length=255, blank=True, help_text="The kind: the scheme of its URL."
+    )
+    unstuck_version = models.CharField(max_length=50, blank=True)
+    celery_version = models.CharField(max_length=50, blank=True)
+    python_version = models.CharField(max_length=50, blank=True)
+    facts_dropped = models.PositiveBigIntegerField(
+        default=0,
+        help_text="Runs, minutes and incidents that came faster than they could be "
+        "stored, since its recorder started.",
+    )
+    facts_left_out = models.PositiveBigIntegerField(
+        default=0,
+        help_text="Those that no database takes, since its recorder started.",
+    )
+    last_batch = models.UUIDField(null=True, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has not been seen for long, and did not say goodbye."""
+        return self.state != "gone" and system_clock() - self.seen_at > self.LOST_AFTER
+
+    @property
+    def condition(self) -> str:
+        """Its state, or ``lost``."""
+        return "lost" if self.is_lost else self.state
 
 
 class AuditEntry(models.Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,12 +11,15 @@ from django.test import Client
 from django.urls import reverse
 
 from tests.unit.dead import TRACEBACK, archived, published
-from tests.unit.recorder.seen import incident, minute, run
+from tests.unit.recorder.seen import about, incident, minute, run
 from unstuck import Celery, admin_actions
+from unstuck.core.clock import system_clock
 from unstuck.core.verdict import Reason
-from unstuck.models import AuditEntry, DeadLetter, Incident, TaskMinute, TaskRun
+from unstuck.models import AuditEntry, DeadLetter, Incident, Node, TaskMinute, TaskRun
 from unstuck.operations import replay_letter
+from unstuck.pool.board import Board
 from unstuck.recorder import facts
+from unstuck.recorder.node import Presence
 
 pytestmark = pytest.mark.django_db
 
@@ -364,21 +368,22 @@ def test_the_audit_is_read_only(admin_client: Client, app: Celery) -> None:
 
 
 def recorded(*seen: Any) -> None:
-    """Store facts the way the recorder does."""
+    """Store facts, and the row of a node, the way the recorder does."""
     facts.store(seen)
+    Presence(about(name=f"celery@{SCRIPT}"), Board()).tell()
 
 
 def list_of(model: str) -> str:
     return reverse(f"admin:unstuck_{model}_changelist")
 
 
-def row_of(model: type[TaskRun] | type[TaskMinute] | type[Incident]) -> str:
+def row_of(model: Any) -> str:
     """The page of the only row there is."""
     name = f"admin:unstuck_{model._meta.model_name}_change"
     return reverse(name, args=[model._default_manager.get().pk])
 
 
-RECORDS = (TaskRun, TaskMinute, Incident)
+RECORDS = (TaskRun, TaskMinute, Incident, Node)
 
 
 @pytest.mark.parametrize("model", RECORDS)
@@ -472,7 +477,9 @@ def test_a_minute_shows_its_mean_and_its_longest_runtime(admin_client: Client) -
     counts = {"succeeded": 3, "failed": 1}
     seconds = {"runtime_seconds": 10.0, "runtime_max": 7.0}
     recorded(
-        minute(counts=counts, rss_growth_bytes=3 * 2**20, **seconds),
+        minute(
+            counts=counts, rss_growth_bytes=3 * 2**20, runtimes=[0, 3, 0, 1], **seconds
+        ),
         minute(task_name="shop.idle", counts={}),
     )
 
@@ -482,6 +489,9 @@ def test_a_minute_shows_its_mean_and_its_longest_runtime(admin_client: Client) -
     assert "7 s" in listed
     assert "3 MiB" in listed
     assert "shop.idle" in listed
+    busy = TaskMinute.objects.get(task_name="shop.send")
+    page_of_it = reverse("admin:unstuck_taskminute_change", args=[busy.pk])
+    assert "under 100ms: 3, under 10s: 1" in text_of(admin_client, page_of_it)
 
 
 def test_an_incident_shows_what_was_seen(admin_client: Client) -> None:
@@ -492,6 +502,18 @@ def test_an_incident_shows_what_was_seen(admin_client: Client) -> None:
     shown = text_of(admin_client, row_of(Incident))
     assert '<pre class="unstuck-block">Traceback' in shown
     assert "&quot;silent seconds&quot;: 31" in shown
+
+
+def test_a_node_shows_how_it_is(admin_client: Client) -> None:
+    """Ready, or lost when it was not seen for long; and what it consumes."""
+    recorded()
+    Node.objects.update(state="ready")
+    assert '"field-condition">ready' in text_of(admin_client, list_of("node"))
+
+    Node.objects.update(seen_at=system_clock() - timedelta(minutes=2))
+
+    assert '"field-condition">lost' in text_of(admin_client, list_of("node"))
+    assert "mail, work" in text_of(admin_client, row_of(Node))
 
 
 @pytest.mark.parametrize("model", RECORDS)

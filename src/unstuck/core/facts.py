@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -13,6 +14,9 @@ MINUTE = timedelta(minutes=1)
 MOST_KEYS = 1_000
 OTHERS = "(others)"
 """The task name of what came when there were that many keys already."""
+
+RUNTIME_BOUNDS = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0)
+"""Seconds that divide runs by how long they took; what takes longer is the last part."""
 
 
 def _new_id() -> str:
@@ -92,6 +96,8 @@ class Minute(_Fact):
     runtime_seconds: float = 0.0
     """Of all runs together."""
     runtime_max: float = 0.0
+    runtimes: Sequence[int] = field(default_factory=list)
+    """How many runs took how long, divided by ``RUNTIME_BOUNDS``."""
     rss_growth_bytes: int = 0
     """Memory after each run minus memory before it, over all runs."""
     swallowed: int = 0
@@ -147,6 +153,7 @@ class _Sums:
     counts: dict[str, int] = field(default_factory=dict)
     runtime_seconds: float = 0.0
     runtime_max: float = 0.0
+    runtimes: list[int] = field(default_factory=lambda: [0] * (len(RUNTIME_BOUNDS) + 1))
     rss_growth_bytes: int = 0
     swallowed: int = 0
 
@@ -174,8 +181,10 @@ class Minutes:
             self._minute = _minute(now)
         sums = self._of(self._minute, task_name, queue)
         sums.counts[ending] = sums.counts.get(ending, 0) + 1
-        sums.runtime_seconds += runtime_seconds or 0.0
-        sums.runtime_max = max(sums.runtime_max, runtime_seconds or 0.0)
+        if runtime_seconds is not None:
+            sums.runtime_seconds += runtime_seconds
+            sums.runtime_max = max(sums.runtime_max, runtime_seconds)
+            sums.runtimes[bisect_right(RUNTIME_BOUNDS, runtime_seconds)] += 1
         sums.rss_growth_bytes += rss_growth_bytes or 0
         sums.swallowed += swallowed
 
@@ -205,6 +214,7 @@ class Minutes:
             counts=sums.counts,
             runtime_seconds=sums.runtime_seconds,
             runtime_max=sums.runtime_max,
+            runtimes=sums.runtimes,
             rss_growth_bytes=sums.rss_growth_bytes,
             swallowed=sums.swallowed,
         )

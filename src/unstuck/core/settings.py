@@ -25,6 +25,7 @@ RETENTION_DAYS = {
     "runs": 14,
     "minutes": 90,
     "incidents": 90,
+    "nodes": 7,
     "audit": 365,
 }
 

@@ -9,6 +9,9 @@ from typing import Any
 
 REDACTED = "[redacted]"
 
+MOST_BITS = 10_000
+"""Of an integer; Python neither writes nor reads many more as a decimal number."""
+
 
 def redacted_kwargs(kwargs: Mapping[str, Any], names: Iterable[str]) -> Any:
     """The keyword arguments without the values whose names look secret, at any depth."""
@@ -28,8 +31,10 @@ def redacted_args(args: Iterable[Any], task: Any, names: Iterable[str]) -> list[
 def storable(value: Any) -> Any:
     """``value`` as JSON that every database takes: no NUL, no NaN, no unknown types."""
     match value:
-        case None | bool() | int():
+        case None | bool():
             return value
+        case int():
+            return value if value.bit_length() <= MOST_BITS else hex(value)
         case float():
             return value if math.isfinite(value) else repr(value)
         case str():

@@ -48,6 +48,9 @@ class Column(IntEnum):
     HURRY = 9
     """Whether main shall stop at once."""
 
+    STOPPING = 10
+    """Whether the node stops, in the row of main."""
+
 
 class Board:
     """Shared by a process with all that it forks."""

@@ -3,69 +3,81 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, ProgrammingError, transaction
+from django.db import transaction
 
 from unstuck import conf
 from unstuck.letters.letter import Letter
 from unstuck.letters.redact import clean, redacted_args, redacted_kwargs, storable
 from unstuck.letters.replay import arguments_of
 from unstuck.models import DeadLetter
-
-SHORT = 255
-AWAY = (OperationalError, InterfaceError, ProgrammingError)
-"""The database cannot be reached, or has no such table: every letter has to wait."""
+from unstuck.recorder.database import insert_new, is_of_the_row, writing
+from unstuck.recorder.sound import identity, instant, number, short
 
 logger = logging.getLogger(__name__)
 
 
-def store(app: Any, letters: Sequence[Letter]) -> None:
+def store(app: Any, letters: Sequence[Letter]) -> list[Letter]:
     """Write letters to the database, each once however often it is delivered.
 
-    Returns after the commit. Raises Django's ``DatabaseError``; then none is written.
+    Returns after the commit, with those that no row could be made of: none, as far as
+    anybody knows. Raises what a database raises that takes no letter; then none is
+    written.
     """
     try:
-        _write([_row(app, letter) for letter in letters])
-    except AWAY:
-        raise
-    except Exception:
-        # One odd letter must not keep the others out.
-        for letter in letters:
-            _store_whatever_it_is(app, letter)
+        with writing() as alias:
+            _write(alias, [_row(app, letter) for letter in letters])
+            return []
+    except Exception as error:
+        if not is_of_the_row(error):
+            raise
+    # One odd letter must not keep the others out.
+    with writing() as alias:
+        return [each for each in letters if not _is_written_somehow(app, alias, each)]
 
 
-def _store_whatever_it_is(app: Any, letter: Letter) -> None:
-    try:
-        _write([_row(app, letter)])
-    except AWAY:
-        raise
-    except Exception:
-        logger.exception("Letter %s is archived without its details", letter.id)
-        _write([_bare_row(letter)])
+def take_letters() -> None:
+    """Raise what the database raises if it would take no letter just now."""
+    with writing() as alias:
+        # Of no row, but with all rights and locks that a letter needs.
+        DeadLetter.objects.using(alias).filter(pk=0).update(cause="")
 
 
-def _write(rows: Sequence[DeadLetter]) -> None:
-    database = conf.current().database
-    with transaction.atomic(using=database):
-        DeadLetter.objects.using(database).bulk_create(rows, ignore_conflicts=True)
+def _is_written_somehow(app: Any, alias: str, letter: Letter) -> bool:
+    """Write one letter with what is known of it, or else without."""
+    for make in (partial(_row, app), _bare_row):
+        try:
+            with transaction.atomic(using=alias):
+                _write(alias, [make(letter)])
+        except Exception as error:
+            if not is_of_the_row(error):
+                raise
+            logger.exception("Letter %s cannot be archived with all of it", letter.id)
+        else:
+            return True
+    return False
+
+
+def _write(alias: str, rows: Sequence[DeadLetter]) -> None:
+    insert_new(alias, "letter_id", rows)
 
 
 def _bare_row(letter: Letter) -> DeadLetter:
     """The message and its reason, and nothing that could be odd."""
     return DeadLetter(
-        letter_id=uuid.UUID(letter.id),
+        letter_id=identity(letter.id),
         task_id=short(str(letter.task_id)),
         task_name=short(str(letter.task_name)),
-        queue=short(letter.message.queue),
+        queue=short(str(letter.message.queue)),
         message=letter.message.body,
-        content_type=short(letter.message.content_type),
-        content_encoding=short(letter.message.content_encoding),
+        content_type=short(str(letter.message.content_type)),
+        content_encoding=short(str(letter.message.content_encoding)),
         reason=letter.reason.value,
         fingerprint=letter.reason.value,
-        buried_at=letter.buried_at,
+        buried_at=instant(letter.buried_at),
     )
 
 
@@ -79,7 +91,7 @@ def _row(app: Any, letter: Letter) -> DeadLetter:
         if name in headers:
             headers[name] = repr(shown)
     return DeadLetter(
-        letter_id=uuid.UUID(letter.id),
+        letter_id=identity(letter.id),
         task_id=short(letter.task_id),
         task_name=short(letter.task_name),
         queue=short(letter.message.queue),
@@ -103,11 +115,11 @@ def _row(app: Any, letter: Letter) -> DeadLetter:
         deliveries=letter.deliveries,
         node=short(letter.node),
         pid=letter.pid,
-        runtime_seconds=letter.runtime_seconds,
+        runtime_seconds=number(letter.runtime_seconds),
         rss_bytes=letter.rss_bytes,
-        cpu_seconds=letter.cpu_seconds,
-        child_age_seconds=letter.child_age_seconds,
-        buried_at=letter.buried_at,
+        cpu_seconds=number(letter.cpu_seconds),
+        child_age_seconds=number(letter.child_age_seconds),
+        buried_at=instant(letter.buried_at),
         replay_of=short(str(replay_of or "")),
     )
 
@@ -120,8 +132,3 @@ def _shown_arguments(app: Any, letter: Letter) -> tuple[Any, Any]:
     task = app.tasks.get(letter.task_name)
     args, kwargs = arguments
     return redacted_args(args, task, names), redacted_kwargs(kwargs, names)
-
-
-def short(text: str) -> str:
-    """Text that fits a column for names."""
-    return clean(text)[:SHORT]

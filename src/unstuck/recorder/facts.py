@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F, Value
 from django.db.models.functions import Greatest
 
-from unstuck import conf, models
+from unstuck import models
 from unstuck.core.facts import Fact, Incident, Minute, Run
 from unstuck.letters.letter import fingerprint_of
 from unstuck.letters.redact import clean, storable
-from unstuck.recorder.archive import AWAY, short
+from unstuck.recorder.database import insert_new, is_of_the_row, writing
+from unstuck.recorder.sound import identity, instant, number, short
 
 COLUMNS: Mapping[str, str] = {
     "succeeded": "succeeded",
@@ -29,58 +30,92 @@ COLUMNS: Mapping[str, str] = {
 }
 """Where an ending is counted; all others are ``other``."""
 
+RUNTIMES = (
+    "under_10ms",
+    "under_100ms",
+    "under_1s",
+    "under_10s",
+    "under_1m",
+    "under_5m",
+    "longer",
+)
+"""Where runs are counted by ``RUNTIME_BOUNDS``."""
+
 Key = tuple[datetime, str, str, str]
+
+
+class Batch(NamedTuple):
+    """What facts are stored with, so that they are stored once."""
+
+    node: str
+    id: UUID
+
 
 logger = logging.getLogger(__name__)
 
 
-def store(facts: Sequence[Fact]) -> None:
-    """Write facts to the database in one transaction.
+def store(facts: Sequence[Fact], batch: Batch | None = None) -> int:
+    """Write facts to the database in one transaction; says how many it left out.
 
-    A run or an incident is written once however often it is stored; a minute is added
-    to what is there. Raises one of ``AWAY``; then none is written. A fact that no
-    database takes is left out and logged.
+    Each is written once however often it is stored: a run and an incident by its id, and
+    a minute, which is added to what is there, by the ``batch`` that it comes with. A fact
+    that no database takes is left out and logged. Raises what a database raises that
+    takes no fact; then none is written.
     """
     try:
-        with transaction.atomic(using=_database()):
-            _write(facts)
-    except AWAY:
-        raise
-    except Exception:
-        # One odd fact must not keep the others out.
-        with transaction.atomic(using=_database()):
-            for fact in facts:
-                _write_or_leave_out(fact)
+        with writing() as alias:
+            if not _is_known(alias, batch):
+                _write(alias, facts)
+            return 0
+    except Exception as error:
+        if not is_of_the_row(error):
+            raise
+    # One odd fact must not keep the others out.
+    with writing() as alias:
+        if _is_known(alias, batch):
+            return 0
+        return sum(not _is_written(alias, fact) for fact in facts)
 
 
-def _write_or_leave_out(fact: Fact) -> None:
+def _is_known(alias: str, batch: Batch | None) -> bool:
+    """Whether its commit worked and was not heard of; from now on, if not."""
+    if batch is None:
+        return False
+    node = models.Node.objects.using(alias).filter(name=batch.node)
+    if node.filter(last_batch=batch.id).exists():
+        return True
+    node.update(last_batch=batch.id)
+    return False
+
+
+def _is_written(alias: str, fact: Fact) -> bool:
     try:
-        with transaction.atomic(using=_database()):
-            _write([fact])
-    except AWAY:
-        raise
-    except Exception:
+        with transaction.atomic(using=alias):
+            _write(alias, [fact])
+    except Exception as error:
+        if not is_of_the_row(error):
+            raise
         logger.exception("A fact is left out: %.500r", fact)
+        return False
+    return True
 
 
-def _write(facts: Sequence[Fact]) -> None:
+def _write(alias: str, facts: Sequence[Fact]) -> None:
     runs = [_run_row(fact) for fact in facts if isinstance(fact, Run)]
     incidents = [_incident_row(fact) for fact in facts if isinstance(fact, Incident)]
-    models.TaskRun.objects.using(_database()).bulk_create(runs, ignore_conflicts=True)
-    models.Incident.objects.using(_database()).bulk_create(
-        incidents, ignore_conflicts=True
-    )
-    _add_minutes([fact for fact in facts if isinstance(fact, Minute)])
+    insert_new(alias, "run_id", runs)
+    insert_new(alias, "incident_id", incidents)
+    _add_minutes(alias, [fact for fact in facts if isinstance(fact, Minute)])
 
 
-def _add_minutes(minutes: Sequence[Minute]) -> None:
+def _add_minutes(alias: str, minutes: Sequence[Minute]) -> None:
     """Add to the rows of these minutes, made where they are missing."""
     parts: dict[Key, list[Minute]] = {}
     for minute in minutes:
         parts.setdefault(_key(minute), []).append(minute)
     # Always in the same order, so that two recorders cannot wait for each other.
     keys = sorted(parts)
-    stored = models.TaskMinute.objects.using(_database())
+    stored = models.TaskMinute.objects.using(alias)
     empty = [models.TaskMinute(**_named(key)) for key in keys]
     stored.bulk_create(empty, ignore_conflicts=True)
     for key in keys:
@@ -89,7 +124,7 @@ def _add_minutes(minutes: Sequence[Minute]) -> None:
 
 def _key(minute: Minute) -> Key:
     names = short(minute.node), short(minute.task_name), short(minute.queue)
-    return (minute.minute, *names)
+    return (instant(minute.minute), *names)
 
 
 def _named(key: Key) -> dict[str, Any]:
@@ -97,7 +132,7 @@ def _named(key: Key) -> dict[str, Any]:
 
 
 def _added(parts: Sequence[Minute]) -> dict[str, Any]:
-    longest = max(part.runtime_max for part in parts)
+    longest = max(number(part.runtime_max) or 0.0 for part in parts)
     sums: dict[str, float] = {}
     for part in parts:
         for column, value in _columns(part):
@@ -107,16 +142,17 @@ def _added(parts: Sequence[Minute]) -> dict[str, Any]:
 
 
 def _columns(minute: Minute) -> Iterator[tuple[str, float]]:
-    yield "runtime_seconds", minute.runtime_seconds
+    yield "runtime_seconds", number(minute.runtime_seconds) or 0.0
     yield "rss_growth_bytes", minute.rss_growth_bytes
     yield "swallowed", minute.swallowed
+    yield from zip(RUNTIMES, minute.runtimes, strict=False)
     for ending, count in minute.counts.items():
         yield COLUMNS.get(ending, "other"), count
 
 
 def _run_row(run: Run) -> models.TaskRun:
     return models.TaskRun(
-        run_id=uuid.UUID(run.id),
+        run_id=identity(run.id),
         task_id=short(run.task_id),
         task_name=short(run.task_name),
         queue=short(run.queue),
@@ -136,13 +172,13 @@ def _run_row(run: Run) -> models.TaskRun:
         fingerprint=short(_fingerprint(run)),
         node=short(run.node),
         pid=run.pid,
-        started_at=run.started_at,
-        ended_at=run.ended_at,
-        runtime_seconds=run.runtime_seconds,
+        started_at=instant(run.started_at) if run.started_at else None,
+        ended_at=instant(run.ended_at),
+        runtime_seconds=number(run.runtime_seconds),
         rss_bytes=run.rss_bytes,
         rss_growth_bytes=run.rss_growth_bytes,
-        cpu_seconds=run.cpu_seconds,
-        child_age_seconds=run.child_age_seconds,
+        cpu_seconds=number(run.cpu_seconds),
+        child_age_seconds=number(run.child_age_seconds),
     )
 
 
@@ -155,9 +191,9 @@ def _fingerprint(run: Run) -> str:
 
 def _incident_row(incident: Incident) -> models.Incident:
     return models.Incident(
-        incident_id=uuid.UUID(incident.id),
+        incident_id=identity(incident.id),
         kind=short(incident.kind),
-        at=incident.at,
+        at=instant(incident.at),
         node=short(incident.node),
         process=short(incident.process),
         pid=incident.pid,
@@ -166,7 +202,3 @@ def _incident_row(incident: Incident) -> models.Incident:
         waiting_for=clean(incident.waiting_for),
         details=storable(incident.details),
     )
-
-
-def _database() -> str:
-    return conf.current().database

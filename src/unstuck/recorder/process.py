@@ -10,15 +10,17 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from typing import Any
 
-from django.db import close_old_connections, connections
+from django.db import DatabaseError, Error, connections
 
 from unstuck.letters.reader import LetterReader, Received, letter_reader
-from unstuck.recorder import archive
+from unstuck.pool.board import Board
+from unstuck.recorder import archive, database
 from unstuck.recorder.duty import Duty
 from unstuck.recorder.intake import Intake
+from unstuck.recorder.node import About, Presence
 from unstuck.recorder.retention import Retention
 from unstuck.worker.channel import FactChannel
 
@@ -31,22 +33,29 @@ def run(
     app: Any,
     facts: FactChannel | None = None,
     beat: Callable[[], None] | None = None,
+    about: About | None = None,
+    board: Board | None = None,
 ) -> None:
     """Archive letters and store facts until SIGTERM. The whole life of a recorder.
 
     ``beat`` is called between all steps, twice a second unless one of them takes long:
-    a broker that hangs takes up to ten seconds at each try.
+    a broker or a database that hangs takes up to fifteen seconds at each try. With
+    ``about`` and the ``board`` of a node, its row says that it is there.
     """
     stopping = _Stopping()
     signal.signal(signal.SIGTERM, stopping)
-    _forget_inherited(app)
-    intake = Intake(facts) if facts else None
-    with closing(_Letters(app)) as letters:
+    _become_recorder(app)
+    intake = Intake(facts, node=about.name if about else "") if facts else None
+    presence = _presence(about, board, intake)
+    with closing(_Letters(app)) as letters, _taking(intake):
         archiving = Duty(letters.archive, "letters wait on the broker")
         # Archiving is the last: a broker that hangs takes seconds to be given up.
         duties = [Duty(Retention().prune, "old rows stay"), archiving]
         if intake:
             duties.insert(0, Duty(intake.store, "facts wait in memory"))
+        if presence:
+            # The first: facts are stored once by what the row of their node says.
+            duties.insert(0, Duty(presence.tell, "the row of this node grows old"))
         busy = True
         while not stopping.asked:
             _pause(0.0 if busy else PAUSE_SECONDS, intake)
@@ -56,6 +65,22 @@ def run(
             intake.finish()
         # What main buried at the very end need not wait for the next start.
         archiving.turn()
+        if presence:
+            Duty(presence.leave, "this node will seem lost").turn()
+
+
+def _presence(
+    about: About | None, board: Board | None, intake: Intake | None
+) -> Presence | None:
+    if about is None or board is None:
+        return None
+    if intake is None:
+        return Presence(about, board)
+    return Presence(about, board, lambda: (intake.dropped, intake.left_out))
+
+
+def _taking(intake: Intake | None) -> AbstractContextManager[None]:
+    return intake.always_taking() if intake else nullcontext()
 
 
 def _turn(duty: Duty, beat: Callable[[], None] | None) -> bool:
@@ -92,22 +117,28 @@ class _Letters:
         self._app = app
         self._reader: LetterReader | None = None
         self._held_open = ExitStack()
+        self._is_doubtful = False
 
     def archive(self) -> bool:
         """Archive a batch; says whether there was any letter.
 
         Raises what the broker or the database raises; the letters stay on the broker.
         """
+        if self._is_doubtful:
+            # Brokers count how often a letter comes back, and may have enough of it.
+            archive.take_letters()
         try:
             if self._reader is None:
                 self._reader = self._held_open.enter_context(letter_reader(self._app))
             batch = self._reader.read(BATCH, wait=0.0)
             if batch:
                 _archive(self._app, batch)
-        except Exception:
+        except Exception as error:
+            self._is_doubtful = isinstance(error, Error)
             # What this connection has in hand is the broker's again.
             self.close()
             raise
+        self._is_doubtful = False
         return bool(batch)
 
     def close(self) -> None:
@@ -117,18 +148,26 @@ class _Letters:
 
 
 def _archive(app: Any, batch: list[Received]) -> None:
-    close_old_connections()
-    archive.store(app, [received.letter() for received in batch])
-    for received in batch:
-        received.ack()
+    letters = [received.letter() for received in batch]
+    refused = [letter.id for letter in archive.store(app, letters)]
+    for received, letter in zip(batch, letters, strict=True):
+        if letter.id not in refused:
+            received.ack()
+    if refused:
+        message = f"The database takes no row of these letters: {', '.join(refused)}"
+        raise DatabaseError(message)
 
 
-def _forget_inherited(app: Any) -> None:
-    """Leave the connections of the process that forked this one alone."""
+def _become_recorder(app: Any) -> None:
+    """Be a process with connections of its own.
+
+    Those of the process that forked this one are left alone.
+    """
     app._after_fork()
     for connection in connections.all(initialized_only=True):
         # Closing it would end the session of the other process, too.
         connection.connection = None
+    database.prepare()
 
 
 class _Stopping:

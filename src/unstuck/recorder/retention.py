@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from django.db import close_old_connections
 from django.db.models import Model
 
 from unstuck import conf
 from unstuck.core.clock import system_clock
-from unstuck.models import AuditEntry, DeadLetter, Incident, TaskMinute, TaskRun
+from unstuck.models import AuditEntry, DeadLetter, Incident, Node, TaskMinute, TaskRun
+from unstuck.recorder.database import writing
 
 BATCH = 500
 """Rows of one DELETE: it locks little, and SQLite takes their ids as parameters."""
@@ -24,6 +24,7 @@ KINDS: Mapping[str, tuple[type[Model], str]] = {
     "runs": (TaskRun, "ended_at"),
     "minutes": (TaskMinute, "minute"),
     "incidents": (Incident, "at"),
+    "nodes": (Node, "seen_at"),
     "audit": (AuditEntry, "at"),
 }
 """What is kept for how long, and the column that says how old it is."""
@@ -40,7 +41,6 @@ class Retention:
         """Delete a batch if it is time; says whether there may be more."""
         if self._monotonic() < self._due_at:
             return False
-        close_old_connections()
         if prune_batch(system_clock()):
             return True
         self._due_at = self._monotonic() + EVERY_SECONDS
@@ -49,20 +49,23 @@ class Retention:
 
 def prune_batch(now: datetime) -> int:
     """Delete some of the rows that are too old; says how many, 0 when none is left."""
-    for kind, days in conf.current().retention_days.items():
-        deleted = _prune(*KINDS[kind], days, now)
-        if deleted:
-            return deleted
+    with writing() as alias:
+        for kind, days in conf.current().retention_days.items():
+            deleted = _prune(alias, *KINDS[kind], days, now)
+            if deleted:
+                return deleted
     return 0
 
 
-def _prune(model: type[Model], column: str, days: float, now: datetime) -> int:
+def _prune(
+    alias: str, model: type[Model], column: str, days: float, now: datetime
+) -> int:
     try:
         oldest = now - timedelta(days=days)
     except OverflowError:
         # Longer than there have been clocks: for ever.
         return 0
-    rows = model._default_manager.using(conf.current().database).order_by()
+    rows = model._default_manager.using(alias).order_by()
     old = rows.filter(**{f"{column}__lt": oldest}).order_by(column)
     batch = list(old.values_list("pk", flat=True)[:BATCH])
     rows.filter(pk__in=batch).delete()

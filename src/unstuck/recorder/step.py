@@ -12,7 +12,7 @@ from celery.apps.worker import Worker as WorkerProcess
 from django.apps import apps
 
 from unstuck import conf
-from unstuck.pool.board import RECORDER, Board
+from unstuck.pool.board import MAIN, RECORDER, Board, Column
 from unstuck.worker import processes
 from unstuck.worker.supervisor import STOP_SECONDS, Supervisor
 
@@ -31,10 +31,14 @@ class RecorderStep(bootsteps.StartStopStep):
     def create(self, worker: Any) -> Aside | None:
         """With our pool the supervisor keeps it; else one beside this process."""
         # Its models cannot be imported before Django has loaded the apps.
+        from unstuck.recorder.node import About
         from unstuck.recorder.process import run
 
+        about = About.of(worker)
+
         def record(board: Board) -> None:
-            run(worker.app, worker.facts, board.row(RECORDER).beat)
+            beat = board.row(RECORDER).beat
+            run(worker.app, worker.facts, beat, about, board)
 
         if worker.has_supervisor:
             worker.companions["recorder"] = record
@@ -47,6 +51,7 @@ class Aside:
     """A supervisor of the recorder alone, beside a worker that has none above it."""
 
     pid: int
+    board: Board
 
     @classmethod
     def fork(cls, worker: Any, record: Callable[[Board], None]) -> Aside:
@@ -57,19 +62,21 @@ class Aside:
             supervisor = Supervisor(
                 node=worker.hostname,
                 facts=worker.facts,
+                board=worker.board,
                 stall_seconds=conf.current().stall_seconds,
                 given_up=lambda: os.getppid() != parent,
             )
             supervisor.keep("recorder", record)
             return supervisor.run()
 
-        return cls(processes.fork(supervise))
+        return cls(processes.fork(supervise), worker.board)
 
     def start(self) -> None:
         """Nothing: it runs since it was forked."""
 
     def stop(self) -> None:
         """End it and the recorder."""
+        self.board.row(MAIN)[Column.STOPPING] = 1
         processes.end(self.pid, 2 * STOP_SECONDS)
 
     terminate = stop

@@ -56,6 +56,7 @@ class Worker(celery_worker.Worker):
         """What the supervisor keeps alive beside main, by name."""
 
         self.facts = FactChannel()
+        self.board = Board()
         self._pidfile = None
         if self.has_supervisor:
             self._pidfile = options.pop("pidfile", None)
@@ -91,6 +92,7 @@ class Worker(celery_worker.Worker):
         supervisor = Supervisor(
             node=self.hostname,
             facts=self.facts,
+            board=self.board,
             stall_seconds=settings.stall_seconds,
             grace_seconds=self.app.conf.worker_soft_shutdown_timeout,
             notifier=Notifier.take_from(os.environ),
@@ -103,7 +105,7 @@ class Worker(celery_worker.Worker):
         tracers.build(self.app, self.hostname)
         gc.collect()
         gc.freeze()  # What is there now stays shared with all that is forked.
-        supervisor.children = Children(supervisor.board, self._be_child)
+        supervisor.children = Children(self.board, self._be_child)
         supervisor.keep("main", self._be_main)
         for name, work in self.companions.items():
             supervisor.keep(name, work)
@@ -172,8 +174,7 @@ class Worker(celery_worker.Worker):
     def on_consumer_ready(self, consumer: Any) -> None:
         """Celery's callback when messages come in."""
         super().on_consumer_ready(consumer)
-        if self.has_supervisor:
-            self._supervised_by.board.row(MAIN)[Column.READY] = 1
+        self.board.row(MAIN)[Column.READY] = 1
 
     def install_platform_tweaks(self, worker: Any) -> None:
         """What signals mean to main: the supervisor has heard them first."""
@@ -187,7 +188,7 @@ class Worker(celery_worker.Worker):
     def _on_sigterm(self, number: int, frame: Any) -> None:
         # It may come from the supervisor and, as systemd does it, to all processes: only
         # the board says that it was meant twice.
-        hurry = self._supervised_by.board.row(MAIN)[Column.HURRY]
+        hurry = self.board.row(MAIN)[Column.HURRY]
         self.pool.stop_within(
             0.0 if hurry else self.app.conf.worker_soft_shutdown_timeout
         )
@@ -200,8 +201,8 @@ class Worker(celery_worker.Worker):
     def _be_child(self, end: socket.socket, row: int, stack_file: int) -> int:
         supervisor = self._supervised_by
         supervisor.let_go_for_child()
-        child = Child(self.app, self.hostname, end, supervisor.board.row(row))
-        let_look_at_us(supervisor.board.row(MAIN)[Column.PID])
+        child = Child(self.app, self.hostname, end, self.board.row(row))
+        let_look_at_us(self.board.row(MAIN)[Column.PID])
 
         def at_birth() -> None:
             if conf.in_django():

@@ -41,8 +41,8 @@ class Reporter:
             delivery.task_name,
             delivery.queue,
             outcome.ending.value,
-            facts.runtime_seconds or 0.0,
-            facts.rss_growth_bytes or 0,
+            facts.runtime_seconds,
+            facts.rss_growth_bytes,
             swallowed,
             system_clock(),
         )

@@ -209,10 +209,14 @@ class Supervisor:
     def _stop(self, *, at_once: bool = False) -> None:
         """Have the node stop, with the time that running tasks get or without."""
         grace = 0.0 if at_once else self.grace_seconds
-        self._stop_before = time.monotonic() + grace + STOP_SECONDS
+        self._stop_within(grace + STOP_SECONDS)
         self.kept[0].row[Column.HURRY] = at_once
         if self.kept[0].pid:
             processes.send(self.kept[0].pid, signal.SIGTERM)
+
+    def _stop_within(self, seconds: float) -> None:
+        self._stop_before = time.monotonic() + seconds
+        self.board.row(MAIN)[Column.STOPPING] = 1
 
     # Deaths.
 
@@ -250,7 +254,7 @@ class Supervisor:
         if kept is self.main and exitcode == 0:
             # It stopped by itself, as somebody told it by remote control.
             kept.pid = None
-            self._stop_before = time.monotonic() + STOP_SECONDS
+            self._stop_within(STOP_SECONDS)
             return
         was_stalled = kept.kill_at is not None
         pid = kept.pid or 0
@@ -277,7 +281,7 @@ class Supervisor:
         logger.critical(what)
         self._report("crash_loop", kept, 0, what)
         self._exitcode = EX_SOFTWARE
-        self._stop_before = time.monotonic() + STOP_SECONDS
+        self._stop_within(STOP_SECONDS)
 
     def _start_what_is_due(self) -> None:
         if self._stop_before is not None:

@@ -63,6 +63,7 @@ minutes = st.builds(
     node=st.text(),
     runtime_seconds=numbers,
     runtime_max=numbers,
+    runtimes=st.lists(st.integers()),
     rss_growth_bytes=st.integers(),
     swallowed=st.integers(),
 )
@@ -175,6 +176,7 @@ def test_endings_of_a_minute_add_up() -> None:
             counts={"succeeded": 2, "failed": 1},
             runtime_seconds=4.5,
             runtime_max=3.0,
+            runtimes=[0, 0, 1, 2, 0, 0, 0],
             rss_growth_bytes=7,
             swallowed=1,
         )
@@ -228,6 +230,18 @@ def test_what_is_not_known_adds_nothing() -> None:
     (told,) = minutes.flush(NOON, everything=True)
 
     assert (told.runtime_seconds, told.runtime_max, told.rss_growth_bytes) == (0, 0, 0)
+    assert sum(told.runtimes) == 0
+
+
+def test_runs_are_divided_by_how_long_they_took() -> None:
+    """What takes just as long as a bound is beyond it."""
+    minutes = Minutes()
+    for seconds in (0.0, 0.009, 0.01, 0.5, 59.0, 60.0, 299.0, 300.0, 1e9):
+        count(minutes, seconds=seconds)
+
+    (told,) = minutes.flush(NOON, everything=True)
+
+    assert told.runtimes == [2, 1, 1, 0, 1, 2, 2]
 
 
 def test_the_clock_of_any_zone_falls_into_the_minute_in_utc() -> None:

@@ -41,6 +41,7 @@ INTERFACE: dict[str, Any] = {
         "runs": 14,
         "minutes": 90,
         "incidents": 90,
+        "nodes": 7,
         "audit": 365,
     },
     "REDACT": REDACTED_NAMES,

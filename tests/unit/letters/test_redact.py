@@ -193,6 +193,7 @@ def test_whatever_it_is_becomes_json_that_postgresql_takes(value: Any) -> None:
         (True, True),
         (None, None),
         (10**30, 10**30),
+        (-(2**10_000), "-0x1" + "0" * 2500),
         ("a\x00b", "a\\x00b"),
         ("\ud800", "\\ud800"),
         ("é\n", "é\n"),

@@ -1,4 +1,4 @@
-"""Facts for tests of the recorder."""
+"""Facts and nodes for tests of the recorder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from unstuck.core.facts import Incident, Minute, Run
+from unstuck.recorder.node import About
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -37,3 +38,17 @@ def incident(**known: Any) -> Incident:
     """An incident of which only the named facts matter."""
     essence = {"kind": "stall", "at": NOON, "process": "main", "what": "Silent."}
     return Incident(**{**essence, **known})
+
+
+def about(**known: Any) -> About:
+    """A node of which only the named facts matter."""
+    essence: dict[str, Any] = {
+        "name": "celery@host",
+        "pid": 7,
+        "started_at": NOON,
+        "pool": "shop:Pool",
+        "concurrency": 2,
+        "queues": ("mail", "work"),
+        "broker": "redis",
+    }
+    return About(**{**essence, **known})

@@ -10,6 +10,7 @@ import pytest
 from django.db import DatabaseError, OperationalError, connection
 
 from tests.unit.recorder.seen import NOON, incident, minute, run
+from unstuck.core.facts import RUNTIME_BOUNDS
 from unstuck.core.verdict import Reason
 from unstuck.letters.letter import Letter
 from unstuck.letters.message import StoredMessage
@@ -166,6 +167,17 @@ def test_parts_of_a_minute_add_up() -> None:
     assert row.rss_growth_bytes == 70
 
 
+def test_runs_are_counted_by_how_long_they_took() -> None:
+    """Each in its column; what a newer version divides more finely is left out."""
+    one_each = [1] * (len(RUNTIME_BOUNDS) + 1)
+
+    facts.store([minute(runtimes=[3, *one_each[1:]]), minute(runtimes=[*one_each, 9])])
+    facts.store([minute(), minute(runtimes=[0, 5])])
+
+    row = TaskMinute.objects.get()
+    assert [getattr(row, name) for name in facts.RUNTIMES] == [4, 7, 2, 2, 2, 2, 2]
+
+
 def test_minutes_nodes_tasks_and_queues_have_rows_of_their_own() -> None:
     """Nothing is mixed up."""
     parts = [
@@ -221,8 +233,8 @@ def test_text_that_no_database_takes_is_made_sound() -> None:
 def test_one_odd_fact_keeps_no_other_out(caplog: pytest.LogCaptureFixture) -> None:
     """It is left out and logged."""
     odd = [
-        run("odd", id="no uuid"),
         run("large", pid=2**70),
+        run("negative", deliveries=-1),
         minute(counts={"x": None}),
     ]
 
@@ -231,7 +243,7 @@ def test_one_odd_fact_keeps_no_other_out(caplog: pytest.LogCaptureFixture) -> No
     assert {row.task_id for row in TaskRun.objects.all()} == {"1", "2"}
     assert TaskMinute.objects.get().succeeded == 1
     assert len(caplog.records) == 3
-    assert "no uuid" in caplog.text
+    assert "negative" in caplog.text
 
 
 @pytest.mark.django_db(transaction=True)

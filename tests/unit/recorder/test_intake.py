@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from tests.unit.recorder.seen import run
-from unstuck.models import TaskRun
+from tests.unit.recorder.seen import NOON, minute, run
+from tests.waiting import eventually
+from unstuck.models import Incident, Node, TaskMinute, TaskRun
 from unstuck.recorder import facts, intake
 from unstuck.recorder.intake import Intake
 from unstuck.worker.channel import FactChannel
@@ -31,7 +32,7 @@ def channel() -> Iterator[FactChannel]:
 def away(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The database cannot be reached until this is undone."""
 
-    def refuses(_: Any) -> None:
+    def refuses(*_: Any) -> None:
         raise OperationalError("could not connect to server")
 
     monkeypatch.setattr(facts, "store", refuses)
@@ -185,3 +186,105 @@ def test_the_end_does_not_wait_for_a_database(
     own.finish()
 
     assert "2 facts are lost" in caplog.text
+
+
+def test_facts_are_taken_also_while_nobody_stores(channel: FactChannel) -> None:
+    """The kernel holds but a few; a database that hangs must not cost the others."""
+    own = Intake(channel)
+    with own.always_taking():
+        send(channel, "1", "2")
+        eventually(lambda: len(own._held) == 2)
+
+    own.store()
+    assert stored() == ["1", "2"]
+    send(channel, "3")
+    assert len(channel.receive()) == 1
+
+
+def test_what_was_begun_is_stored_whole(
+    channel: FactChannel, monkeypatch: pytest.MonkeyPatch, away: pytest.MonkeyPatch
+) -> None:
+    """Its commit may have worked unheard: it stays as it is, whatever comes after it."""
+    monkeypatch.setattr(intake, "MOST_HELD", 3)
+    own = Intake(channel)
+    send(channel, "1", "2")
+    own.take()
+    with pytest.raises(OperationalError):
+        own.store()
+    send(channel, "3", "4", "5", "6")
+    own.take()
+    away.undo()
+
+    own.store()
+    assert stored() == ["1", "2"]
+    own.store()
+    assert stored() == ["1", "2", "4", "5", "6"]
+
+
+def test_a_commit_that_was_not_heard_of_counts_once(
+    channel: FactChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row of the node says which batch was the last."""
+    Node.objects.create(name="celery@host", started_at=NOON, seen_at=NOON)
+    own = Intake(channel, node="celery@host")
+    real = facts.store
+
+    def goes_deaf(*given: Any) -> int:
+        real(*given)
+        raise OperationalError("server closed the connection unexpectedly")
+
+    channel.send(minute(counts={"succeeded": 5}))
+    own.take()
+    with monkeypatch.context() as deaf:
+        deaf.setattr(facts, "store", goes_deaf)
+        with pytest.raises(OperationalError):
+            own.store()
+    own.store()
+    assert TaskMinute.objects.get().succeeded == 5
+
+    channel.send(minute(counts={"succeeded": 5}))
+    own.take()
+    own.store()
+    assert TaskMinute.objects.get().succeeded == 10
+
+
+def test_what_is_missing_leaves_a_row(
+    channel: FactChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a minute at most, when rows can be written; and it is counted for the node."""
+    monkeypatch.setattr(intake, "MOST_HELD", 2)
+    now = 0.0
+    own = Intake(channel, monotonic=lambda: now, node="celery@host")
+
+    def lose(*names: str) -> None:
+        send(channel, *names)
+        own.take()
+        own.store()
+        own.store()
+
+    lose("1", "2", "3")
+    lose("4", "5", "6", "7")
+    now = 61.0
+    lose("8")
+
+    assert own.dropped == 3
+    told = [
+        (row.kind, row.node, row.details) for row in Incident.objects.order_by("id")
+    ]
+    assert told == [
+        ("facts_dropped", "celery@host", {"dropped": 1}),
+        ("facts_dropped", "celery@host", {"dropped": 2}),
+    ]
+
+
+def test_what_no_database_takes_is_counted(channel: FactChannel) -> None:
+    """It is left out, and the others are there."""
+    own = Intake(channel)
+    channel.send(run("odd", pid=2**70))
+    send(channel, "1")
+    own.take()
+
+    own.store()
+
+    assert stored() == ["1"]
+    assert own.left_out == 1

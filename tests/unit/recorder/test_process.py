@@ -15,11 +15,12 @@ import pytest
 from django.db import OperationalError
 
 from tests.unit.dead import buried
-from tests.unit.recorder.seen import run
+from tests.unit.recorder.seen import about, run
 from unstuck import Celery
 from unstuck.letters import queue
 from unstuck.letters.letter import Letter
-from unstuck.models import DeadLetter, TaskRun
+from unstuck.models import DeadLetter, Node, TaskRun
+from unstuck.pool.board import MAIN, Board, Column
 from unstuck.recorder import facts, process
 from unstuck.worker.channel import FactChannel
 
@@ -32,7 +33,7 @@ MOST_SECONDS = 30
 def _this_process_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Its signal handler is put back, and its connections are its own."""
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(process, "_forget_inherited", lambda _: None)
+    monkeypatch.setattr(process, "_become_recorder", lambda _: None)
     monkeypatch.setattr(process, "PAUSE_SECONDS", 0.02)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -161,6 +162,70 @@ def test_letters_stay_on_the_broker_while_the_database_is_away(
 
     assert broker.letters == []
     assert broker.readers == 0
+
+
+def test_a_database_that_is_away_costs_no_letter_a_delivery(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked first: a broker may drop what came back too often."""
+    broker = Broker(buried(app))
+    readers = count()
+    monkeypatch.setattr(
+        process, "letter_reader", lambda _: next(readers) + 1 and broker.reader()
+    )
+    letters = process._Letters(app)
+    with monkeypatch.context() as away:
+        away.setattr(process.archive, "store", gone)
+        away.setattr(process.archive, "take_letters", gone)
+        for _ in range(5):
+            with pytest.raises(OperationalError):
+                letters.archive()
+    assert next(readers) == 1
+
+    assert letters.archive()
+    assert not letters.archive()
+    assert broker.letters == []
+    letters.close()
+
+
+def test_a_letter_that_no_database_takes_stays_on_the_broker(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It keeps no other waiting, and is said to be there."""
+    odd, sound = buried(app), buried(app)
+    # Nobody knows one; here, a body that is none.
+    object.__setattr__(odd.message, "body", "text")
+    broker = Broker(odd, sound)
+    monkeypatch.setattr(process, "letter_reader", lambda _: broker.reader())
+
+    record_until(app, None, DeadLetter.objects.exists)
+
+    assert str(DeadLetter.objects.get().letter_id) == sound.id
+    assert broker.letters == [odd]
+    assert f"takes no row of these letters: {odd.id}" in caplog.text
+
+
+def test_the_row_of_the_node_is_written(app: Celery, channel: FactChannel) -> None:
+    """And says goodbye when it is the node that ends."""
+    board = Board()
+    board.row(MAIN)[Column.READY] = 1
+    states = []
+
+    def is_enough() -> bool:
+        states.append(Node.objects.get().state)
+        board.row(MAIN)[Column.STOPPING] = len(states) > 5
+        return states[-1] == "stopping"
+
+    give_up_at = time.monotonic() + MOST_SECONDS
+
+    def beat() -> None:
+        if is_enough() or time.monotonic() > give_up_at:
+            stop()
+
+    process.run(app, channel, beat, about(), board)
+
+    assert (states[0], states[-1]) == ("ready", "stopping")
+    assert Node.objects.get().state == "gone"
 
 
 def test_without_a_channel_it_archives_letters(app: Celery) -> None:
