@@ -26,6 +26,7 @@ RETENTION_DAYS = {
     "minutes": 90,
     "incidents": 90,
     "audit": 365,
+    "outbox": 14,
 }
 
 MOST = 1_000_000
@@ -117,6 +118,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("STATEMENT_TIMEOUT", False, _flag),
     Setting("LOCK_URL", None, _optional_text, acts=False),
     Setting("DATABASE", "default", _text),
+    Setting("OUTBOX_LIMIT", 100_000, _positive_integer),
     Setting("RECORD_SUCCESSES", False, _flag, acts=False),
     Setting("RETENTION_DAYS", RETENTION_DAYS, _days),
     Setting("REDACT", REDACTED_NAMES, _names),
@@ -140,6 +142,7 @@ class Settings:
     spares: int = 1
     statement_timeout: bool = False
     database: str = "default"
+    outbox_limit: int = 100_000
     retention_days: Mapping[str, float] = field(
         default_factory=lambda: dict(RETENTION_DAYS)
     )

@@ -16,6 +16,7 @@ from typing import Any
 from django.db import close_old_connections, connections
 
 from unstuck.letters.reader import LetterReader, Received, letter_reader
+from unstuck.outbox.relay import Relay
 from unstuck.recorder import archive
 from unstuck.recorder.duty import Duty
 from unstuck.recorder.intake import Intake
@@ -44,7 +45,8 @@ def run(
     with closing(_Letters(app)) as letters:
         archiving = Duty(letters.archive, "letters wait on the broker")
         # Archiving is the last: a broker that hangs takes seconds to be given up.
-        duties = [Duty(Retention().prune, "old rows stay"), archiving]
+        sending = Duty(Relay(app).work, "messages wait in the outbox")
+        duties = [Duty(Retention().prune, "old rows stay"), sending, archiving]
         if intake:
             duties.insert(0, Duty(intake.store, "facts wait in memory"))
         busy = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -11,7 +12,16 @@ from django.db.models import Model
 
 from unstuck import conf
 from unstuck.core.clock import system_clock
-from unstuck.models import AuditEntry, DeadLetter, Incident, TaskMinute, TaskRun
+from unstuck.models import (
+    AuditEntry,
+    DeadLetter,
+    Incident,
+    OutboxMessage,
+    TaskMinute,
+    TaskRun,
+)
+
+logger = logging.getLogger(__name__)
 
 BATCH = 500
 """Rows of one DELETE: it locks little, and SQLite takes their ids as parameters."""
@@ -25,6 +35,7 @@ KINDS: Mapping[str, tuple[type[Model], str]] = {
     "minutes": (TaskMinute, "minute"),
     "incidents": (Incident, "at"),
     "audit": (AuditEntry, "at"),
+    "outbox": (OutboxMessage, "written_at"),
 }
 """What is kept for how long, and the column that says how old it is."""
 
@@ -51,6 +62,8 @@ def prune_batch(now: datetime) -> int:
     """Delete some of the rows that are too old; says how many, 0 when none is left."""
     for kind, days in conf.current().retention_days.items():
         deleted = _prune(*KINDS[kind], days, now)
+        if deleted and kind == "outbox":
+            logger.error("%s messages of the outbox were never sent, and go", deleted)
         if deleted:
             return deleted
     return 0

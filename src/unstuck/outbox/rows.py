@@ -1,0 +1,136 @@
+"""The outbox as rows: written with their transaction, gone once they are sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+
+from django.db import Error, connections
+from django.db.models import QuerySet
+
+from unstuck import conf
+from unstuck.core.clock import system_clock
+from unstuck.core.errors import OutboxError, OutboxFull
+from unstuck.models import OutboxMessage
+from unstuck.outbox.publication import Publication
+
+GRACE = timedelta(seconds=5)
+"""So long a row is left to the process that wrote it."""
+
+REFUSALS = 3
+"""So often a message that the broker refuses keeps the others waiting."""
+
+CHUNK = 500
+"""Rows of one statement: SQLite takes their ids as parameters."""
+
+COUNT_SECONDS = 1.0
+SHORT = 255
+
+Written = Sequence[tuple[int, Publication]]
+"""Messages with the keys of their rows, in order."""
+
+
+def rows() -> QuerySet[OutboxMessage]:
+    """All of them."""
+    return OutboxMessage.objects.using(conf.current().database)
+
+
+def write(publications: Sequence[Publication], wait: timedelta = GRACE) -> Written:
+    """Write messages in the transaction of the caller, if there is one.
+
+    Raises ``OutboxFull`` when there are too many already, and ``OutboxError`` when the
+    database does not take them; then none is written.
+    """
+    database = conf.current().database
+    try:
+        _room.take(len(publications))
+        now = system_clock()
+        made = [_row(one, now, now + wait) for one in publications]
+        if connections[database].features.can_return_rows_from_bulk_insert:
+            rows().bulk_create(made, batch_size=CHUNK)
+        else:
+            for row in made:
+                row.save(using=database, force_insert=True)
+    except Error as error:
+        raise _not_written(publications, database, error) from error
+    return [(row.pk, one) for row, one in zip(made, publications, strict=True)]
+
+
+def hold(written: Written, wait: timedelta) -> Written:
+    """Put off when the recorder takes them; those that are still there."""
+    there: set[int] = set()
+    for keys in _chunks([pk for pk, _ in written]):
+        some = rows().filter(pk__in=keys)
+        some.update(due_at=system_clock() + wait)
+        there.update(some.values_list("pk", flat=True))
+    return [(pk, one) for pk, one in written if pk in there]
+
+
+def remove(keys: Iterable[int]) -> None:
+    """These are sent."""
+    for some in _chunks(list(keys)):
+        rows().filter(pk__in=some).delete()
+
+
+def is_waiting(pk: int) -> bool:
+    """Whether a row keeps those after it waiting."""
+    return rows().filter(pk=pk, attempts__lt=REFUSALS).exists()
+
+
+def _row(one: Publication, now: datetime, due_at: datetime) -> OutboxMessage:
+    return OutboxMessage(
+        task_id=one.task_id[:SHORT],
+        task_name=one.task_name[:SHORT],
+        queue=one.queue[:SHORT],
+        body=one.body,
+        envelope=one.envelope(),
+        written_at=now,
+        due_at=due_at,
+    )
+
+
+def _not_written(
+    publications: Sequence[Publication], database: str, error: Exception
+) -> OutboxError:
+    names = ", ".join(sorted({one.task_name for one in publications}))
+    return OutboxError(
+        f"{names} was not sent: it cannot be written to the outbox in the database "
+        f"{database!r}: {str(error).strip()}. Is the database there, and was "
+        f"`manage.py migrate unstuck` run?"
+    )
+
+
+def _chunks(keys: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(keys), CHUNK):
+        yield keys[start : start + CHUNK]
+
+
+class _Room:
+    """How many more rows may be written; counted once a second, and when in doubt."""
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._counted_at = -COUNT_SECONDS
+
+    def take(self, number: int) -> None:
+        limit = conf.current().outbox_limit
+        if time.monotonic() - self._counted_at >= COUNT_SECONDS:
+            self._count()
+        elif self._held + number > limit:
+            # Some of what was counted may have been sent, or rolled back.
+            self._count()
+        if self._held + number > limit:
+            raise OutboxFull(
+                f"Not sent: the outbox holds {self._held} messages and may hold "
+                f"{limit} (UNSTUCK['OUTBOX_LIMIT']). Is the broker there, and does a "
+                f"worker or `manage.py unstuck recorder` run, which sends them?"
+            )
+        self._held += number
+
+    def _count(self) -> None:
+        self._held = rows().count()
+        self._counted_at = time.monotonic()
+
+
+_room = _Room()
