@@ -215,6 +215,7 @@ class AuditEntry(models.Model):
 class OutboxMessage(models.Model):
     """A message that was written with a transaction, and is not sent yet."""
 
+    message_id = models.UUIDField(unique=True, editable=False)
     task_id = models.CharField(max_length=255, db_index=True)
     task_name = models.CharField(max_length=255)
     queue = models.CharField(max_length=255, blank=True)

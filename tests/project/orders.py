@@ -16,9 +16,6 @@ import time
 from typing import Any
 
 import django
-
-django.setup()
-
 from django.db import connection, transaction
 
 from tests.project import ledger
@@ -69,6 +66,7 @@ def save(number: int, result: Any) -> None:
 
 
 if __name__ == "__main__":
+    django.setup()
     app.finalize()
     first, count, deadly, seed = sys.argv[1:]
     take_orders(int(first), int(count), float(deadly), random.Random(seed))

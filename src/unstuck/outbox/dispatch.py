@@ -85,10 +85,12 @@ class _Batch:
 
     def surviving(self) -> Written:
         """What no savepoint took back; the recorder leaves it to us for a while."""
-        few = len(self.written) <= FEW
-        if few and not self.nested and time.monotonic() < self._since + YOUNG_SECONDS:
-            return self.written
-        return hold(self.written, GRACE + EACH * len(self.written))
+        # Whoever captures hooks to run them may do so more than once.
+        written, self.written = self.written, []
+        young = time.monotonic() < self._since + YOUNG_SECONDS
+        if young and not self.nested and len(written) <= FEW:
+            return written
+        return hold(written, GRACE + EACH * len(written))
 
 
 _batches: WeakKeyDictionary[Any, _Batch] = WeakKeyDictionary()

@@ -6,6 +6,7 @@ Celery seam (tests/integration/test_outbox.py): every task is published by
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ ENCODING = ("serializer", "content_type", "content_encoding")
 class Publication:
     """One message and all that is needed to publish it."""
 
+    message_id: uuid.UUID = field(default_factory=uuid.uuid4)
     task_id: str
     task_name: str
     body: bytes
@@ -83,6 +85,7 @@ class Publication:
         """The inverse of ``envelope``, with the other columns of its row."""
         wire = json.loads(row.envelope)
         return cls(
+            message_id=row.message_id,
             task_id=row.task_id,
             task_name=row.task_name,
             body=bytes(row.body),

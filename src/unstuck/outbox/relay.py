@@ -83,25 +83,27 @@ def _send(app: Any, batch: list[OutboxMessage]) -> int:
 
 def _send_one(app: Any, row: OutboxMessage) -> None:
     with app.producer_or_acquire() as producer:
-        connection = producer.connection
-        away = (
-            *connection.connection_errors,
-            *connection.recoverable_connection_errors,
-        )
         try:
-            with connection._reraise_as_library_errors():
-                Publication.of_row(row).publish(
-                    producer,
-                    retry=True,
-                    retry_policy=dict(app.conf.task_publish_retry_policy),
-                    timeout=PUBLISH_SECONDS,
-                    confirm_timeout=PUBLISH_SECONDS,
-                )
+            Publication.of_row(row).publish(
+                producer,
+                retry=True,
+                retry_policy=dict(app.conf.task_publish_retry_policy),
+                timeout=PUBLISH_SECONDS,
+                confirm_timeout=PUBLISH_SECONDS,
+            )
         except Exception as error:
-            cause = error.__cause__ if isinstance(error, OperationalError) else error
-            if not isinstance(cause, away):
+            if not _is_away(producer.connection, error):
                 _refused(row, error)
             raise
+
+
+def _is_away(connection: Any, error: Exception) -> bool:
+    """Whether it is the broker, and not this message."""
+    cause = error.__cause__ if isinstance(error, OperationalError) else error
+    # On Redis kombu takes each KeyError for a lost connection.
+    return not isinstance(cause, KeyError) and isinstance(
+        cause, (OSError, *connection.connection_errors)
+    )
 
 
 def _refused(row: OutboxMessage, error: Exception) -> None:

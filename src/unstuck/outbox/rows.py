@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
 
 from django.db import Error, connections
 from django.db.models import QuerySet
@@ -26,6 +28,8 @@ CHUNK = 500
 
 COUNT_SECONDS = 1.0
 SHORT = 255
+
+T = TypeVar("T")
 
 Written = Sequence[tuple[int, Publication]]
 """Messages with the keys of their rows, in order."""
@@ -59,12 +63,13 @@ def write(publications: Sequence[Publication], wait: timedelta = GRACE) -> Writt
 
 def hold(written: Written, wait: timedelta) -> Written:
     """Put off when the recorder takes them; those that are still there."""
-    there: set[int] = set()
-    for keys in _chunks([pk for pk, _ in written]):
-        some = rows().filter(pk__in=keys)
-        some.update(due_at=system_clock() + wait)
-        there.update(some.values_list("pk", flat=True))
-    return [(pk, one) for pk, one in written if pk in there]
+    there: set[UUID] = set()
+    # Not by their keys: SQLite gives the key of a row that was rolled back once more.
+    for some in _chunks([one.message_id for _, one in written]):
+        found = rows().filter(message_id__in=some)
+        found.update(due_at=system_clock() + wait)
+        there.update(found.values_list("message_id", flat=True))
+    return [(pk, one) for pk, one in written if one.message_id in there]
 
 
 def remove(keys: Iterable[int]) -> None:
@@ -80,6 +85,7 @@ def is_waiting(pk: int) -> bool:
 
 def _row(one: Publication, now: datetime, due_at: datetime) -> OutboxMessage:
     return OutboxMessage(
+        message_id=one.message_id,
         task_id=one.task_id[:SHORT],
         task_name=one.task_name[:SHORT],
         queue=one.queue[:SHORT],
@@ -101,7 +107,7 @@ def _not_written(
     )
 
 
-def _chunks(keys: Sequence[int]) -> Iterator[Sequence[int]]:
+def _chunks(keys: Sequence[T]) -> Iterator[Sequence[T]]:
     for start in range(0, len(keys), CHUNK):
         yield keys[start : start + CHUNK]
 
