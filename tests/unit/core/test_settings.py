@@ -42,7 +42,9 @@ INTERFACE: dict[str, Any] = {
         "minutes": 90,
         "incidents": 90,
         "audit": 365,
+        "outbox": 14,
     },
+    "OUTBOX_LIMIT": 100_000,
     "REDACT": REDACTED_NAMES,
     "ALERTS": [],
 }
@@ -71,6 +73,7 @@ WRONG: dict[str, list[Any]] = {
         {"letters": None},
         {"letters": True},
     ],
+    "OUTBOX_LIMIT": [0, -1, 1.5, "9", True, None],
     "REDACT": ["password", None, [1], [""], {"a": 1}],
     "ALERTS": [{}, None, "https://hooks.example"],
 }
@@ -90,6 +93,7 @@ RIGHT: dict[str, list[Any]] = {
     "DATABASE": ["unstuck"],
     "RECORD_SUCCESSES": [True],
     "RETENTION_DAYS": [{}, {"letters": 0.5}, {"runs": 1, "audit": 3650}],
+    "OUTBOX_LIMIT": [1, 10**9],
     "REDACT": [[], ("iban",), {"iban"}, frozenset({"iban"})],
     "ALERTS": [[{"to": "ops"}], ()],
 }

@@ -11,7 +11,14 @@ from django.db.models import Model
 
 from unstuck.core.clock import system_clock
 from unstuck.core.settings import RETENTION_DAYS
-from unstuck.models import AuditEntry, DeadLetter, Incident, TaskMinute, TaskRun
+from unstuck.models import (
+    AuditEntry,
+    DeadLetter,
+    Incident,
+    OutboxMessage,
+    TaskMinute,
+    TaskRun,
+)
 from unstuck.recorder import retention
 from unstuck.recorder.retention import KINDS, Retention, prune_batch
 
@@ -35,6 +42,10 @@ def kept(kind: str, age: timedelta, now: datetime = NOW) -> Model:
             return TaskMinute.objects.create(minute=at)
         case "incidents":
             return Incident.objects.create(incident_id=uuid.uuid4(), at=at)
+        case "outbox":
+            return OutboxMessage.objects.create(
+                message_id=uuid.uuid4(), written_at=at, due_at=at
+            )
         case _:
             entry = AuditEntry.objects.create(who="bob", what="replay")
             AuditEntry.objects.update(at=at)
