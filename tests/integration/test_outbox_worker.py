@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from typing import Any
+
+import pytest
 
 from tests.integration.conftest import MakeSite
 from tests.integration.sending import send
@@ -87,6 +91,71 @@ def test_outside_of_a_transaction_a_dead_broker_is_no_error(
     assert json.loads(text) == {"sent": 1, "left": 0}
     assert site.queue_lengths("celery") == {"celery": 1}
     assert task_id
+
+
+@pytest.mark.parametrize("broker", ["streams", "amqp"])
+def test_a_broker_that_hangs_costs_ten_seconds_once(
+    request: pytest.FixtureRequest, broker: str
+) -> None:
+    """At once, `delay()` raises in time; on commit it waits once and goes on."""
+    site = request.getfixturevalue(f"{broker}_site")()
+    server = request.getfixturevalue({"streams": "valkey", "amqp": "rabbitmq"}[broker])
+    site.results = ""
+    pid = server.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        answer = site.python(
+            PRELUDE + "import time\n"
+            "from kombu.exceptions import OperationalError\n"
+            "from unstuck.models import OutboxMessage\n"
+            "started = time.monotonic()\n"
+            "try: add.delay(1, 2)\n"
+            "except OperationalError: raised = time.monotonic()\n"
+            "with transaction.atomic():\n"
+            "    add.apply_async((1, 2), publish='on_commit')\n"
+            "    add.apply_async((1, 2), publish='on_commit')\n"
+            "first = time.monotonic()\n"
+            "for n in range(5):\n"
+            "    with transaction.atomic():\n"
+            "        add.apply_async((1, 2), publish='on_commit')\n"
+            "    add.apply_async((1, 2), publish='on_commit')\n"
+            "second = time.monotonic()\n"
+            "waits = raised - started, first - raised, second - first\n"
+            "answer = waits, OutboxMessage.objects.count()"
+        )
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+    (raised, first, second), waiting = answer
+    assert raised < 12
+    assert first < 12
+    assert second < 5
+    assert waiting == 12
+
+
+def test_a_connection_that_the_database_has_closed_is_made_anew(
+    own_redis_site: Site, own_valkey: Any, postgres: Any
+) -> None:
+    """A script that has slept, with no request to look after its connections."""
+    site = own_redis_site
+    site.settings = ON_COMMIT
+    site.database = postgres.database().url
+    site.manage("migrate", "-v", "0")
+    own_valkey.stop()
+
+    answer = site.python(
+        PRELUDE + "import psycopg\n"
+        "from django.db import connection\n"
+        "from unstuck.models import OutboxMessage\n"
+        "OutboxMessage.objects.count()\n"
+        f"with psycopg.connect({postgres.dsn!r}, autocommit=True) as other:\n"
+        "    other.execute('SELECT pg_terminate_backend(%s)',\n"
+        "                  [connection.connection.info.backend_pid])\n"
+        "add.delay(1, 2)\n"
+        "answer = OutboxMessage.objects.count()"
+    )
+
+    assert answer == 1
 
 
 def test_without_broker_and_database_delay_says_so(

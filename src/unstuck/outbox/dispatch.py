@@ -22,7 +22,7 @@ from django.db import Error, connections, transaction
 from kombu.exceptions import OperationalError
 
 from unstuck import conf
-from unstuck.core.errors import OutboxError
+from unstuck.core.errors import OutboxError, OutboxFull
 from unstuck.outbox import relay
 from unstuck.outbox.publication import Publication
 from unstuck.outbox.rows import GRACE, Written, hold, is_waiting, remove, write
@@ -155,9 +155,8 @@ def _send_some(app: Any, written: Written) -> int:
 def _send_or_write(
     app: Any, publications: Sequence[Publication], producer: Any
 ) -> None:
-    connections[conf.current().database].close_if_unusable_or_obsolete()
     if _is_behind(app):
-        _order.left(write(publications, NOW))
+        _order.left(_write(publications))
         return
     for place, publication in enumerate(publications):
         try:
@@ -176,11 +175,25 @@ def _is_behind(app: Any) -> bool:
 
 def _keep(publications: Sequence[Publication], error: Exception) -> None:
     try:
-        _order.left(write(publications, NOW))
+        _order.left(_write(publications))
     except OutboxError as cause:
         cause.add_note(f"The broker did not take it either: {error}")
         raise
     _say_left(publications[0], error)
+
+
+def _write(publications: Sequence[Publication]) -> Written:
+    try:
+        return write(publications, NOW)
+    except OutboxFull:
+        raise
+    except OutboxError:
+        connection = connections[conf.current().database]
+        if connection.connection is None or connection.is_usable():
+            raise
+        # The server has closed it while nobody used it.
+        connection.close()
+        return write(publications, NOW)
 
 
 def _send(app: Any, publication: Publication, producer: Any = None) -> None:

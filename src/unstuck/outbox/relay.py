@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
-from django.db import Error, transaction
+from django.db import Error, connections, transaction
 from django.db.models import F, QuerySet
 from kombu.exceptions import OperationalError
 
@@ -47,6 +47,9 @@ class Relay:
         """Send a batch if one is due; says whether there is more."""
         if time.monotonic() < self._look_at:
             return False
+        for connection in connections.all(initialized_only=True):
+            if connection.errors_occurred:
+                connection.close_if_unusable_or_obsolete()
         if send_due(self._app):
             return True
         self._look_at = time.monotonic() + EVERY_SECONDS

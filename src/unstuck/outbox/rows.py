@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from django.db import Error, connections
+from django.db import Error, connections, transaction
 from django.db.models import QuerySet
 
 from unstuck import conf
@@ -47,18 +47,25 @@ def write(publications: Sequence[Publication], wait: timedelta = GRACE) -> Writt
     database does not take them; then none is written.
     """
     database = conf.current().database
+    now = system_clock()
+    made = [_row(one, now, now + wait) for one in publications]
     try:
-        _room.take(len(publications))
-        now = system_clock()
-        made = [_row(one, now, now + wait) for one in publications]
-        if connections[database].features.can_return_rows_from_bulk_insert:
-            rows().bulk_create(made, batch_size=CHUNK)
-        else:
-            for row in made:
-                row.save(using=database, force_insert=True)
+        # With a savepoint, so that whoever catches an error can go on.
+        with transaction.atomic(using=database):
+            _insert(made, database)
+            # Not before: who has read and then writes may find SQLite locked.
+            _room.take(len(made))
     except Error as error:
         raise _not_written(publications, database, error) from error
     return [(row.pk, one) for row, one in zip(made, publications, strict=True)]
+
+
+def _insert(made: Sequence[OutboxMessage], database: str) -> None:
+    if connections[database].features.can_return_rows_from_bulk_insert:
+        rows().bulk_create(made, batch_size=CHUNK)
+        return
+    for row in made:
+        row.save(using=database, force_insert=True)
 
 
 def hold(written: Written, wait: timedelta) -> Written:
@@ -120,19 +127,19 @@ class _Room:
         self._counted_at = -COUNT_SECONDS
 
     def take(self, number: int) -> None:
+        """So many were written just now. Raises ``OutboxFull`` if these are too many."""
         limit = conf.current().outbox_limit
-        if time.monotonic() - self._counted_at >= COUNT_SECONDS:
+        self._held += number
+        old = time.monotonic() - self._counted_at >= COUNT_SECONDS
+        # Some of what was counted may have been sent, or rolled back.
+        if old or self._held > limit:
             self._count()
-        elif self._held + number > limit:
-            # Some of what was counted may have been sent, or rolled back.
-            self._count()
-        if self._held + number > limit:
+        if self._held > limit:
             raise OutboxFull(
-                f"Not sent: the outbox holds {self._held} messages and may hold "
+                f"Not sent: the outbox holds {self._held - number} messages and may hold "
                 f"{limit} (UNSTUCK['OUTBOX_LIMIT']). Is the broker there, and does a "
                 f"worker or `manage.py unstuck recorder` run, which sends them?"
             )
-        self._held += number
 
     def _count(self) -> None:
         self._held = rows().count()
