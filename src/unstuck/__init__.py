@@ -8,6 +8,8 @@ from unstuck.app import Celery
 from unstuck.core.errors import (
     BrokerUnreachable,
     NotAllSent,
+    OutboxError,
+    OutboxFull,
     ReplayError,
     SettingsError,
     UnstuckError,
@@ -19,6 +21,8 @@ __all__ = [
     "BrokerUnreachable",
     "Celery",
     "NotAllSent",
+    "OutboxError",
+    "OutboxFull",
     "ReplayError",
     "SettingsError",
     "UnstuckError",

@@ -15,7 +15,15 @@ from django.utils.text import Truncator
 from django.utils.timezone import localtime
 
 from unstuck import conf
-from unstuck.models import AuditEntry, DeadLetter, Incident, Node, TaskMinute, TaskRun
+from unstuck.models import (
+    AuditEntry,
+    DeadLetter,
+    Incident,
+    Node,
+    OutboxMessage,
+    TaskMinute,
+    TaskRun,
+)
 from unstuck.recorder.facts import RUNTIMES
 
 STYLE = {"all": ["unstuck/admin.css"]}
@@ -313,6 +321,25 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     def shown_details(self, entry: AuditEntry) -> SafeString | str:
         """What was done, in full."""
         return block(readable(entry.details))
+
+
+@admin.register(OutboxMessage)
+class OutboxMessageAdmin(ReadOnlyAdmin):
+    """What waits to be sent."""
+
+    list_display = ("task_name", "queue", "written_at", "attempts", "last_error")
+    list_filter = ("written_at", TaskFilter)
+    search_fields = ("task_id", "task_name", "last_error")
+    large = ("body", "envelope")
+    fields = (
+        "task_name",
+        "task_id",
+        "queue",
+        "written_at",
+        "due_at",
+        "attempts",
+        "last_error",
+    )
 
 
 def block(text: str) -> SafeString | str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from types import MappingProxyType
@@ -10,11 +11,16 @@ from typing import Any
 
 import celery
 from celery.fixups.django import DjangoFixup
+from celery.utils import uuid
+from django.apps import apps
 from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.imports import symbol_by_name
 
 from unstuck import conf, configuration, profile
+from unstuck.core import publish
+from unstuck.core.errors import OutboxError
+from unstuck.outbox.publication import Capture, Publication
 from unstuck.profile import PUBLISH_SECONDS
 from unstuck.recorder.step import RecorderStep
 from unstuck.worker.steps import STEPS
@@ -22,6 +28,8 @@ from unstuck.worker.task import with_our_task
 from unstuck.worker.watch import Watch
 
 CONSUMER = "unstuck.worker.consumer:Consumer"
+
+SEND_TASK = inspect.signature(celery.Celery.send_task)
 
 for _name in ("unstuck", "unstuck+redis", "unstuck+rediss", "unstuck+sentinel"):
     # kombu finds a transport by the scheme of a URL, or by what goes before its plus.
@@ -112,12 +120,83 @@ class Celery(celery.Celery):
     def send_task(self, name: str, *args: Any, **options: Any) -> Any:
         """Publish a task by name, as Celery does, but never wait without end.
 
+        ``publish="on_commit"`` has it wait for the transaction of the caller; without the
+        option the task says so, or ``CELERY_TASK_PUBLISH``.
+
         Raises ``kombu.exceptions.OperationalError`` when the broker does not take it
         within 10 seconds, or the result store does not answer.
         """
         options.setdefault("confirm_timeout", PUBLISH_SECONDS)
+        task = options.get("task_type") or self._tasks.get(name)
+        if self.waits_for_commit(task, options.pop("publish", None)):
+            given = dict(SEND_TASK.bind(self, name, *args).arguments)
+            # What names a connection may mean another broker than ours.
+            if given.get("connection", options.get("connection")) is None:
+                del given["self"], given["name"]
+                return self._send_on_commit(name, {**given, **options})
         with self.naming_result_store(name):
             return super().send_task(name, *args, **options)
+
+    def waits_for_commit(self, task: Any, said: Any = None) -> bool:
+        """Whether a call of this task that says ``publish=said`` waits for a commit.
+
+        Raises ``ValueError`` when whoever says something says none of the choices.
+        """
+        own = getattr(task, "publish", None)
+        # A base class of the project's own may have a method of that name.
+        own = None if callable(own) else own
+        return publish.waits_for_commit(said, own, self.conf.task_publish)
+
+    def _send_on_commit(self, name: str, options: dict[str, Any]) -> Any:
+        task_id = options.pop("task_id", None) or uuid()
+        producer = options.pop("producer", None) or options.pop("publisher", None)
+        ignored = options.pop("ignore_result", None)
+        capture = Capture()
+        result = super().send_task(
+            name, task_id=task_id, producer=capture, ignore_result=True, **options
+        )
+        result.ignored = ignored
+        publication = capture.publication(task_id, name, ignored)
+        if self._gathered is None:
+            self._dispatch([publication], producer)
+        else:
+            self._gathered.append(publication)
+        return result
+
+    def send_many_on_commit(
+        self, calls: Callable[[], list[Any]], producer: Any = None
+    ) -> list[Any]:
+        """What ``calls`` publishes waits for a commit together; nothing if it raises."""
+        if self._gathered is not None:
+            return calls()
+        gathered: list[Publication] = []
+        self._gathered = gathered
+        try:
+            results = calls()
+        finally:
+            self._gathered = None
+        self._dispatch(gathered, producer)
+        return results
+
+    @property
+    def _gathered(self) -> list[Publication] | None:
+        return getattr(self._local, "unstuck_gathered", None)
+
+    @_gathered.setter
+    def _gathered(self, publications: list[Publication] | None) -> None:
+        self._local.unstuck_gathered = publications
+
+    def _dispatch(self, publications: Sequence[Publication], producer: Any) -> None:
+        if not (conf.in_django() and apps.is_installed("unstuck")):
+            raise OutboxError(
+                f"{publications[0].task_name} was not sent: publish='on_commit' needs "
+                f'the outbox. Add "unstuck" to INSTALLED_APPS and run '
+                f"`manage.py migrate unstuck`."
+            )
+        # Its models cannot be imported before Django has loaded the apps.
+        from unstuck.outbox.dispatch import dispatch
+
+        dispatch(self, publications, producer)
 
     @contextmanager
     def naming_result_store(self, name: str) -> Iterator[None]:

@@ -272,3 +272,38 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.what} {self.target} by {self.who}"
+
+
+class OutboxMessage(models.Model):
+    """A message that was written with a transaction, and is not sent yet."""
+
+    message_id = models.UUIDField(unique=True, editable=False)
+    task_id = models.CharField(max_length=255, db_index=True)
+    task_name = models.CharField(max_length=255)
+    queue = models.CharField(max_length=255, blank=True)
+    body = models.BinaryField(help_text="The body of the message, byte for byte.")
+    envelope = models.TextField(help_text="All else that the broker is told.")
+    written_at = models.DateTimeField(db_index=True)
+    due_at = models.DateTimeField(
+        db_index=True, help_text="From then on the recorder sends it."
+    )
+    attempts = models.PositiveIntegerField(
+        default=0, help_text="How often the broker refused this very message."
+    )
+    last_error = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.task_name}[{self.task_id}]"
+
+
+class OutboxLease(models.Model):
+    """Who sends from the outbox: one at a time, so that the order is kept."""
+
+    holder = models.CharField(max_length=32)
+    until = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.holder} until {self.until}"

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unstuck.core.publish import AT_ONCE
+
 POOL = "unstuck.pool:TaskPool" if sys.platform == "linux" else "prefork"
 
 PUBLISH_SECONDS = 10
@@ -78,6 +80,7 @@ PROFILE: tuple[Default, ...] = (
         {"max_retries": 1, "interval_start": 0, "interval_step": 0.2},
         "one more try on a fresh connection, all within 10 s",
     ),
+    Default("task_publish", AT_ONCE, "what Celery does; on_commit uses the outbox"),
     Default(
         "redis_socket_connect_timeout", 2, "seconds; delay() asks the result store too"
     ),

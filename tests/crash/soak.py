@@ -55,6 +55,11 @@ PAGES = (
         "Redis Streams, with everything around it killed, stopped and frozen",
         ("test_streams",),
     ),
+    Page(
+        "outbox.md",
+        "The outbox, with its publishers killed and the broker away half of the time",
+        ("test_outbox",),
+    ),
 )
 
 

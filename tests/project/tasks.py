@@ -10,6 +10,7 @@ from typing import Any
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from django.db import transaction
 
 from tests.project import ledger
 
@@ -254,3 +255,33 @@ def hard_with_base(self: Any) -> None:
             time.sleep(0.01)
         except Exception:
             continue
+
+
+@shared_task(bind=True)
+def add_in_transaction(self: Any, taken_back: bool) -> None:
+    """Publishes `add` in a transaction, which is kept or rolled back."""
+    try:
+        with transaction.atomic():
+            _run(self, child=add.delay(1, 2).id)
+            if taken_back:
+                raise ValueError("no")
+    except ValueError:
+        pass
+
+
+@shared_task(bind=True, max_retries=1, default_retry_delay=0.1)
+def retry_in_transaction(self: Any) -> None:
+    """Its retry rolls the transaction back that it is raised in."""
+    with transaction.atomic():
+        _run(self)
+        add.delay(1, 2)
+        if not self.request.retries:
+            raise self.retry()
+
+
+@shared_task(bind=True)
+def replace_in_transaction(self: Any) -> None:
+    """So does what replaces it."""
+    with transaction.atomic():
+        _run(self)
+        raise self.replace(add.si(3, 4))

@@ -32,6 +32,7 @@ INTERFACE: dict[str, Any] = {
     "task_retry_backoff": False,
     "task_retry_backoff_max": 3600,
     "task_retry_jitter": True,
+    "task_publish": "at_once",
     "worker_soft_shutdown_timeout": 25,
 }
 """The table of interface.md; how long the broker may block follows below."""
@@ -45,6 +46,7 @@ OURS = {
     "task_retry_backoff",
     "task_retry_backoff_max",
     "task_retry_jitter",
+    "task_publish",
 }
 """Settings that stock Celery does not have."""
 
@@ -64,6 +66,7 @@ OTHER: dict[str, Any] = {
     "task_retry_backoff": 2,
     "task_retry_backoff_max": 99,
     "task_retry_jitter": False,
+    "task_publish": "on_commit",
     "worker_soft_shutdown_timeout": 0,
     "broker_connection_timeout": 30,
     "broker_connection_retry_on_startup": False,

@@ -8,6 +8,7 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, Warning
 
 from unstuck.configuration import MISSING, given
+from unstuck.core import publish
 from unstuck.core.limits import SOFT_SHARE
 from unstuck.profile import PROFILE
 from unstuck.project import spelled
@@ -78,6 +79,10 @@ RULES: Mapping[str, tuple[Check, str]] = {
     "worker_enable_prefetch_count_reduction": FLAG,
     "broker_pool_acquire_timeout": SECONDS,
     "task_publish_retry_policy": MAPPING,
+    "task_publish": (
+        lambda value: not publish.problem_with(value),
+        " or ".join(map(repr, publish.CHOICES)),
+    ),
     "redis_socket_connect_timeout": SECONDS,
     "redis_socket_timeout": SECONDS,
     "result_backend_transport_options": MAPPING,
@@ -97,9 +102,11 @@ def wrong_types(conf: Any) -> Iterator[CheckMessage]:
         name, value = _first_given(conf, (*row.aliases, row.name))
         if value is not MISSING and not fits(value):
             key = spelled(conf, name)
+            remedy = f"Correct it, or remove it for the default {row.value!r}."
+            near = publish.meant(value) if row.name == "task_publish" else None
             yield Error(
                 f"{key} = {value!r} must be {wanted}.",
-                hint=f"Correct it, or remove it for the default {row.value!r}.",
+                hint=f"Did you mean {near!r}? {remedy}" if near else remedy,
                 obj=key,
                 id="unstuck.E005",
             )

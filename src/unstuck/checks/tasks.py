@@ -8,6 +8,7 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, Warning
 
 from unstuck import project
+from unstuck.core import publish
 from unstuck.core.limits import SOFT_SHARE, Limits
 from unstuck.project import spelled
 from unstuck.worker.task import Task
@@ -21,6 +22,7 @@ def messages(app: Any) -> Iterator[CheckMessage]:
     yield from own_soft_not_below_own_hard(app)
     yield from retries_for_ever(app)
     yield from soft_that_is_cut(app)
+    yield from published_in_no_known_way(app)
 
 
 def own_tasks(app: Any) -> Iterator[Any]:
@@ -98,6 +100,21 @@ def soft_that_is_cut(app: Any) -> Iterator[CheckMessage]:
                 hint=f"Give it a time_limit above {own.soft!r} as well.",
                 obj=task.name,
                 id="unstuck.W006",
+            )
+
+
+def published_in_no_known_way(app: Any) -> Iterator[CheckMessage]:
+    """E007: a task's ``publish`` is none of the choices, so that a call would raise."""
+    for task in own_tasks(app):
+        own = getattr(task, "publish", None)
+        if own is None or callable(own):
+            continue
+        if problem := publish.problem_with(own):
+            yield Error(
+                f"The task {task.name} has publish={own!r}, which {problem}",
+                hint="Correct it, or leave it out for what the settings say.",
+                obj=task.name,
+                id="unstuck.E007",
             )
 
 

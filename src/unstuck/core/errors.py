@@ -7,6 +7,8 @@ UnstuckError
  ├ ReplayError         a dead letter that cannot be put back as asked
  ├ PurgeError          dead letters that cannot be deleted as asked
  ├ NotAllSent          some of many tasks that were published at once
+ ├ OutboxError         a message that cannot be written to the outbox
+ │  └ OutboxFull       because there are as many as there may be
  └ BrokerUnreachable   the broker did not answer in time
 """
 
@@ -44,6 +46,14 @@ class NotAllSent(UnstuckError):
             f"{len(self.failed)} of {len(self.results)} tasks were not sent; the first is "
             f"number {place}: {error}. The others are: do not send them again."
         )
+
+
+class OutboxError(UnstuckError):
+    """A message that cannot be written to the outbox, and so is not sent."""
+
+
+class OutboxFull(OutboxError):
+    """There are as many messages in the outbox as ``OUTBOX_LIMIT`` lets."""
 
 
 class ReplayError(UnstuckError):

@@ -27,6 +27,7 @@ RETENTION_DAYS = {
     "incidents": 90,
     "nodes": 7,
     "audit": 365,
+    "outbox": 14,
 }
 
 MOST = 1_000_000
@@ -118,6 +119,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("STATEMENT_TIMEOUT", False, _flag),
     Setting("LOCK_URL", None, _optional_text, acts=False),
     Setting("DATABASE", "default", _text),
+    Setting("OUTBOX_LIMIT", 100_000, _positive_integer),
     Setting("RECORD_SUCCESSES", False, _flag, acts=False),
     Setting("RETENTION_DAYS", RETENTION_DAYS, _days),
     Setting("REDACT", REDACTED_NAMES, _names),
@@ -141,6 +143,7 @@ class Settings:
     spares: int = 1
     statement_timeout: bool = False
     database: str = "default"
+    outbox_limit: int = 100_000
     retention_days: Mapping[str, float] = field(
         default_factory=lambda: dict(RETENTION_DAYS)
     )

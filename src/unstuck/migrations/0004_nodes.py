@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("unstuck", "0002_runs_minutes_incidents"),
+        ("unstuck", "0003_outbox"),
     ]
 
     operations = [

@@ -16,6 +16,7 @@ from typing import Any
 from django.db import DatabaseError, Error, connections
 
 from unstuck.letters.reader import LetterReader, Received, letter_reader
+from unstuck.outbox.relay import Relay
 from unstuck.pool.board import Board
 from unstuck.recorder import archive, database
 from unstuck.recorder.duty import Duty
@@ -50,7 +51,8 @@ def run(
     with closing(_Letters(app)) as letters, _taking(intake):
         archiving = Duty(letters.archive, "letters wait on the broker")
         # Archiving is the last: a broker that hangs takes seconds to be given up.
-        duties = [Duty(Retention().prune, "old rows stay"), archiving]
+        sending = Duty(Relay(app, database.writing).work, "messages wait in the outbox")
+        duties = [Duty(Retention().prune, "old rows stay"), sending, archiving]
         if intake:
             duties.insert(0, Duty(intake.store, "facts wait in memory"))
         if presence:

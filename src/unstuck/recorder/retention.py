@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -10,8 +11,18 @@ from django.db.models import Model
 
 from unstuck import conf
 from unstuck.core.clock import system_clock
-from unstuck.models import AuditEntry, DeadLetter, Incident, Node, TaskMinute, TaskRun
+from unstuck.models import (
+    AuditEntry,
+    DeadLetter,
+    Incident,
+    Node,
+    OutboxMessage,
+    TaskMinute,
+    TaskRun,
+)
 from unstuck.recorder.database import writing
+
+logger = logging.getLogger(__name__)
 
 BATCH = 500
 """Rows of one DELETE: it locks little, and SQLite takes their ids as parameters."""
@@ -26,6 +37,7 @@ KINDS: Mapping[str, tuple[type[Model], str]] = {
     "incidents": (Incident, "at"),
     "nodes": (Node, "seen_at"),
     "audit": (AuditEntry, "at"),
+    "outbox": (OutboxMessage, "written_at"),
 }
 """What is kept for how long, and the column that says how old it is."""
 
@@ -52,6 +64,10 @@ def prune_batch(now: datetime) -> int:
     with writing() as alias:
         for kind, days in conf.current().retention_days.items():
             deleted = _prune(alias, *KINDS[kind], days, now)
+            if deleted and kind == "outbox":
+                logger.error(
+                    "%s messages of the outbox were never sent, and go", deleted
+                )
             if deleted:
                 return deleted
     return 0

@@ -54,6 +54,15 @@ def publish(task: Any, calls: Iterable[Call], options: Mapping[str, Any]) -> lis
     return results
 
 
+def publish_each(
+    task: Any, calls: Iterable[Call], options: Mapping[str, Any]
+) -> list[Any]:
+    """Call ``apply_async`` for each, once it is known that all fit the task."""
+    whole = [(tuple(args or ()), dict(kwargs or {})) for args, kwargs in calls]
+    _check(task, whole)
+    return [task.apply_async(args, kwargs, **options) for args, kwargs in whole]
+
+
 def _check(task: Any, calls: Sequence[Whole]) -> None:
     for place, (args, kwargs) in enumerate(calls if task.typing else ()):
         try:

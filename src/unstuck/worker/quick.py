@@ -43,14 +43,20 @@ class Pattern:
     """Where it was sent; any thread may."""
 
     of_no_use: bool = False
-    """Whether messages of this task, or on this broker, cannot be made like this."""
+    """Whether messages of this task, or on this broker, cannot be made like this.
+
+    What waits for a commit is written, not sent."""
 
     @classmethod
     def for_task(cls, task: Any) -> Pattern:
         """A pattern that is not known yet."""
         task._get_exec_options()  # Has Celery work them out, once.
-        settings = dict(task.app.conf.changes)
-        return cls(time.monotonic() + PATTERN_SECONDS, task._exec_options, settings)
+        return cls(
+            until=time.monotonic() + PATTERN_SECONDS,
+            options=task._exec_options,
+            settings=dict(task.app.conf.changes),
+            of_no_use=task.app.waits_for_commit(task),
+        )
 
     def holds_for(self, task: Any) -> bool:
         """Whether nothing has changed that would change the message."""

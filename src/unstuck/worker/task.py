@@ -23,6 +23,7 @@ from unstuck.core.decide import decide
 from unstuck.core.delivery import Delivery
 from unstuck.core.limits import Limits
 from unstuck.core.outcome import Ending, Outcome
+from unstuck.core.publish import at_once
 from unstuck.core.verdict import Retry
 from unstuck.worker import many, quick
 from unstuck.worker.policy import limits_of, policy_of, retry_delay_of
@@ -73,7 +74,8 @@ class Task(celery.Task):
     """A task that ends.
 
     Options beside Celery's: ``max_strikes`` (losses of a process before a message of
-    this task is poison) and ``retry_on_limit`` (a time limit is retried like a failure).
+    this task is poison), ``retry_on_limit`` (a time limit is retried like a failure) and
+    ``publish`` (``"on_commit"``: a call waits for the transaction that it is made in).
     """
 
     abstract = True
@@ -84,6 +86,7 @@ class Task(celery.Task):
     default_retry_delay = NOT_SAID
     max_strikes: int | None = None
     retry_on_limit: bool | None = None
+    publish: str | None = None
     said: Mapping[str, Any] = MappingProxyType({})
     """Those of ``OPTIONS`` that the task itself gives, once it is bound."""
 
@@ -172,7 +175,14 @@ class Task(celery.Task):
         when the broker is away, and ``unstuck.NotAllSent``, which names those that the
         broker did not take.
         """
-        return many.publish(self, calls, options)
+        if not self.app.waits_for_commit(self, options.get("publish")):
+            return many.publish(self, calls, options)
+
+        def each() -> list[Any]:
+            return many.publish_each(self, calls, options)
+
+        sent: list[Any] = self.app.send_many_on_commit(each, options.get("producer"))
+        return sent
 
     def delay_many(self, calls: Iterable[Sequence[Any]]) -> list[Any]:
         """``delay`` for many tuples of positional arguments; see ``apply_async_many``."""
@@ -236,13 +246,24 @@ class Task(celery.Task):
         if eta is None and countdown is None:
             countdown = self._retry_countdown()
         try:
-            return super().retry(
-                args, kwargs, exc, throw, eta=eta, countdown=countdown, **options
-            )
+            with self._never_on_commit():
+                return super().retry(
+                    args, kwargs, exc, throw, eta=eta, countdown=countdown, **options
+                )
         except Reject as reject:
             if reject is exc:
                 raise
             raise self._after_failed_publish(reject) from reject.reason
+
+    def on_replace(self, sig: Any) -> Any:
+        """Publish what replaces this task, as ``celery.Task.on_replace`` does."""
+        with self._never_on_commit():
+            return super().on_replace(sig)
+
+    def _never_on_commit(self) -> AbstractContextManager[None]:
+        # These end with an exception, which would take the message back with the
+        # transaction, while the one that it comes from is acknowledged.
+        return nullcontext() if self.request.is_eager else at_once()
 
     def _retry_countdown(self) -> float:
         delay = retry_delay_of(self)

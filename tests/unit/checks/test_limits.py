@@ -130,3 +130,12 @@ def test_a_soft_limit_above_our_hard_one_is_a_warning() -> None:
 def test_a_soft_limit_that_holds_is_no_warning(settings: dict[str, Any]) -> None:
     """W005 is silent where the project says a hard limit, or none at all."""
     assert list(soft_that_is_cut(conf_of(**settings))) == []
+
+
+def test_a_way_to_publish_that_is_near_to_one_is_named() -> None:
+    """E005 asks back."""
+    (message,) = wrong_types(conf_of(TASK_PUBLISH="commit"))
+
+    assert message.id == "unstuck.E005"
+    assert "CELERY_TASK_PUBLISH = 'commit' must be 'at_once' or" in message.msg
+    assert "Did you mean 'on_commit'?" in message.hint

@@ -9,6 +9,7 @@ import pytest
 from unstuck import Celery
 from unstuck.checks.tasks import (
     own_soft_not_below_own_hard,
+    published_in_no_known_way,
     retries_for_ever,
     soft_that_is_cut,
     tasks_that_cannot_be_loaded,
@@ -114,3 +115,21 @@ def test_a_module_that_cannot_be_imported_is_a_warning() -> None:
 def test_modules_that_can_be_imported_are_no_warning() -> None:
     """W004 is silent."""
     assert list(tasks_that_cannot_be_loaded(app_with({"imports": ["json"]}))) == []
+
+
+def test_a_task_that_is_published_in_no_known_way_is_an_error() -> None:
+    """E007 names it, and what was meant."""
+    (message,) = published_in_no_known_way(app_with(publish="on commit"))
+
+    assert message.id == "unstuck.E007"
+    assert message.obj == "shop.report"
+    assert "publish='on commit'" in message.msg
+    assert "Did you mean 'on_commit'?" in message.msg
+
+
+@pytest.mark.parametrize("options", [{}, {"publish": "on_commit"}, {"publish": print}])
+def test_a_task_that_is_published_in_a_known_way_is_no_error(
+    options: dict[str, Any],
+) -> None:
+    """Nor is one whose base class has a method of that name."""
+    assert list(published_in_no_known_way(app_with(**options))) == []

@@ -43,7 +43,9 @@ INTERFACE: dict[str, Any] = {
         "incidents": 90,
         "nodes": 7,
         "audit": 365,
+        "outbox": 14,
     },
+    "OUTBOX_LIMIT": 100_000,
     "REDACT": REDACTED_NAMES,
     "ALERTS": [],
 }
@@ -72,6 +74,7 @@ WRONG: dict[str, list[Any]] = {
         {"letters": None},
         {"letters": True},
     ],
+    "OUTBOX_LIMIT": [0, -1, 1.5, "9", True, None],
     "REDACT": ["password", None, [1], [""], {"a": 1}],
     "ALERTS": [{}, None, "https://hooks.example"],
 }
@@ -91,6 +94,7 @@ RIGHT: dict[str, list[Any]] = {
     "DATABASE": ["unstuck"],
     "RECORD_SUCCESSES": [True],
     "RETENTION_DAYS": [{}, {"letters": 0.5}, {"runs": 1, "audit": 3650}],
+    "OUTBOX_LIMIT": [1, 10**9],
     "REDACT": [[], ("iban",), {"iban"}, frozenset({"iban"})],
     "ALERTS": [[{"to": "ops"}], ()],
 }

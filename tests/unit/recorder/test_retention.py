@@ -11,7 +11,15 @@ from django.db.models import Model
 
 from unstuck.core.clock import system_clock
 from unstuck.core.settings import RETENTION_DAYS
-from unstuck.models import AuditEntry, DeadLetter, Incident, Node, TaskMinute, TaskRun
+from unstuck.models import (
+    AuditEntry,
+    DeadLetter,
+    Incident,
+    Node,
+    OutboxMessage,
+    TaskMinute,
+    TaskRun,
+)
 from unstuck.recorder import retention
 from unstuck.recorder.retention import KINDS, Retention, prune_batch
 
@@ -38,6 +46,10 @@ def kept(kind: str, age: timedelta, now: datetime = NOW) -> Model:
         case "nodes":
             return Node.objects.create(
                 name=uuid.uuid4(), state="ready", started_at=at, seen_at=at
+            )
+        case "outbox":
+            return OutboxMessage.objects.create(
+                message_id=uuid.uuid4(), written_at=at, due_at=at
             )
         case _:
             entry = AuditEntry.objects.create(who="bob", what="replay")

@@ -1,0 +1,1 @@
+"""The outbox: messages that are written with the transaction they belong to."""
