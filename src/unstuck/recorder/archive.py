@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, ProgrammingError, transaction
@@ -16,6 +17,9 @@ from unstuck.letters.replay import arguments_of
 from unstuck.models import DeadLetter
 
 SHORT = 255
+SAME_DEATH, SKEW = timedelta(hours=1), timedelta(minutes=1)
+"""How long before its drop, or after it by other clocks, the same message was buried."""
+
 AWAY = (OperationalError, InterfaceError, ProgrammingError)
 """The database cannot be reached, or has no such table: every letter has to wait."""
 
@@ -25,8 +29,28 @@ logger = logging.getLogger(__name__)
 def store(app: Any, letters: Sequence[Letter]) -> None:
     """Write letters to the database, each once however often it is delivered.
 
-    Returns after the commit. Raises Django's ``DatabaseError``; then none is written.
+    What a node has buried and could not acknowledge any more the broker may have dropped
+    afterwards: that is one death and not two. Returns after the commit. Raises Django's ``DatabaseError``; then none is written.
     """
+    _store(app, [letter for letter in letters if not letter.dropped])
+    dropped = [letter for letter in letters if letter.dropped]
+    _store(app, [letter for letter in dropped if not _is_buried(letter)])
+
+
+def _is_buried(letter: Letter) -> bool:
+    """Whether a node has buried this very message a short time before."""
+    if not letter.task_id:
+        return False
+    rows = DeadLetter.objects.using(conf.current().database).filter(
+        task_id=short(letter.task_id),
+        attempts=letter.attempts,
+        buried_at__range=(letter.buried_at - SAME_DEATH, letter.buried_at + SKEW),
+    )
+    others = rows.exclude(letter_id=uuid.UUID(letter.id)).values_list("message")
+    return any(bytes(body) == letter.message.body for (body,) in others)
+
+
+def _store(app: Any, letters: Sequence[Letter]) -> None:
     try:
         _write([_row(app, letter) for letter in letters])
     except AWAY:

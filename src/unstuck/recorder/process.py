@@ -118,7 +118,8 @@ class _Letters:
 
 def _archive(app: Any, batch: list[Received]) -> None:
     close_old_connections()
-    archive.store(app, [received.letter() for received in batch])
+    letters = [received.letter() for received in batch]
+    archive.store(app, [letter for letter in letters if letter])
     for received in batch:
         received.ack()
 
