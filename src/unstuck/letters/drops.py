@@ -14,7 +14,7 @@ from typing import Any
 from unstuck.core.clock import system_clock
 from unstuck.core.verdict import Reason
 from unstuck.letters.letter import Letter
-from unstuck.letters.message import COUNT, DEATHS, StoredMessage
+from unstuck.letters.message import DEATHS, StoredMessage
 
 WORDS = {
     "expired": "its time in the queue was over (x-death: expired)",
@@ -49,7 +49,6 @@ def letter_of_drop(message: Any) -> Letter:
     queue = str(death.get("queue") or "")
     headers = message.headers
     stored = StoredMessage.of(message, queue)
-    count = headers.get(COUNT)
     return Letter(
         message=stored,
         task_id=str(headers.get("id") or ""),
@@ -58,7 +57,6 @@ def letter_of_drop(message: Any) -> Letter:
         buried_at=_instant(death.get("time")),
         cause=f"dropped by the broker: {WORDS.get(why) or why}",
         attempts=_whole(headers.get("retries")) + 1,
-        deliveries=max(_whole(count), 1),
         dropped=True,
         # Read again after a crash, it must be found by the same id.
         id=str(uuid.uuid5(uuid.NAMESPACE_OID, _identity(stored, death))),

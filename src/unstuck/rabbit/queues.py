@@ -28,6 +28,7 @@ NO_LIMIT = 2**31 - 1
 """For the dead letters, which nothing else would keep."""
 
 QUORUM = {"x-queue-type": "quorum"}
+OF_QUORUM_ALONE = frozenset({"x-delivery-limit", "x-dead-letter-strategy"})
 LENGTHS = ("x-max-length", "x-max-length-bytes")
 MOST_QUESTIONS = 16
 
@@ -165,7 +166,7 @@ def arguments_of(channel: Any, queue: kombu.Queue) -> dict[str, Any] | None:
                 return None
             _correct(said, difference)
         else:
-            return said
+            return said if is_quorum(said) else _without_what_classic_ones_ignore(said)
     return None
 
 
@@ -194,6 +195,10 @@ def _ask(channel: Any, queue: kombu.Queue, said: Mapping[str, Any]) -> None:
         auto_delete=queue.auto_delete,
         arguments=dict(said),
     )
+
+
+def _without_what_classic_ones_ignore(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: said[name] for name in said if name not in OF_QUORUM_ALONE}
 
 
 def _correct(said: dict[str, Any], difference: re.Match[str]) -> None:
