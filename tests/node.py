@@ -159,6 +159,9 @@ class Site:
         app = celery.Celery(
             broker=self.broker, backend=self.results or None, set_as_current=False
         )
+        if self.broker.startswith("amqp"):
+            # What is sent is on the broker, whatever becomes of that right after.
+            app.conf.broker_transport_options = {"confirm_publish": True}
         if not self.client_declares:
             app.conf.task_queues = [kombu.Queue("celery", no_declare=True)]
         if self.results:

@@ -111,6 +111,14 @@ def own_amqp_site(own_rabbitmq: Any, tmp_path: Path, migrated_database: Path) ->
     return Site(directory=tmp_path, broker=own_rabbitmq.url())
 
 
+@pytest.fixture
+def own_quorum_site(own_rabbitmq: Any, tmp_path: Path, migrated_database: Path) -> Site:
+    """A site on a RabbitMQ that the test may stop, with a quorum queue as above."""
+    shutil.copy(migrated_database, tmp_path / "db.sqlite3")
+    _declare(own_rabbitmq.url(), SafeQueue.of(CELERYS_QUEUE))
+    return Site(directory=tmp_path, broker=own_rabbitmq.url(), client_declares=False)
+
+
 def _declare(broker: str, queue: kombu.Queue) -> None:
     with kombu.Connection(broker) as connection:
         queue(connection.default_channel).declare()

@@ -10,7 +10,6 @@ import redis
 
 from tests.integration.conftest import MakeSite
 from tests.integration.sending import send
-from tests.sites import STREAMS
 from tests.waiting import eventually
 
 
