@@ -17,7 +17,7 @@ from tests.integration.conftest import MakeSite
 from tests.integration.sending import TASKS, send
 from tests.node import Site
 from tests.waiting import eventually
-from unstuck.rabbit.queues import SafeQueue
+from unstuck.rabbit.queues import SafeQueue, dead_letter_queue
 
 DELAYS = re.compile(r"celery_delayed_\d+")
 
@@ -88,7 +88,10 @@ def test_a_queue_that_is_there_is_used_as_it_is(
         )
         channel.queue_declare("unstuck.dead", durable=True, auto_delete=False)
 
-    with site.node() as node:
+    with site.node() as node, site.client() as app:
+        with app.connection_for_write() as connection:
+            # Stock Celery declares it as ever, time and again.
+            app.amqp.queues["celery"](connection.default_channel).declare()
         buried = send(site, "fail")
         letter = site.letter(buried)
         kinds = queues(rabbitmq, site, "type")
@@ -104,57 +107,15 @@ def test_a_queue_that_is_there_is_used_as_it_is(
     assert "docs/rabbitmq.md" in media
 
 
-def test_stock_nodes_and_ours_share_a_queue(amqp_site: MakeSite) -> None:
-    """A stock producer declares its classic queue beside our node, time and again."""
-    site = amqp_site()
-    with site.node(), site.client() as app:
-        with app.connection_for_write() as connection:
-            app.amqp.queues["celery"](connection.default_channel).declare()
-        task_id = send(site, "add", 1, 2)
-        eventually(lambda: site.runs(task_id) == 1, 20)
-
-
-def test_a_project_that_says_what_its_queues_are_gets_them(
-    amqp_site: MakeSite, rabbitmq: Any
-) -> None:
-    """The way back: then nothing of ours is added, and stock Celery can declare them."""
-    site = amqp_site(
-        queue=kombu.Queue("other"), CELERY_TASK_DEFAULT_QUEUE_TYPE="classic"
-    )
-    with site.node():
-        found = queues(rabbitmq, site, "type", "arguments")
-        task_id = send(site, "add", 1, 2)
-        eventually(lambda: site.runs(task_id) == 1, 20)
-
-    assert found["celery"] == ["classic", "[]"]
-    assert found["media"] == ["classic", "[]"]
-
-
-def test_what_quorum_queues_cannot_do_is_classic(
-    amqp_site: MakeSite, rabbitmq: Any
-) -> None:
-    """Priorities: the queue is made as the project says, and one line says why."""
-    site = amqp_site(
-        queue=kombu.Queue("other"),
-        CELERY_TASK_QUEUES=None,
-        CELERY_TASK_QUEUE_MAX_PRIORITY=5,
-    )
-    with site.node() as node:
-        found = queues(rabbitmq, site, "type")
-        log = node.log()
-
-    assert found["celery"] == ["classic"]
-    assert "Queue celery is a classic one" in log
-    assert "x-max-priority" in log
-
-
 # Delays.
 
 
 def test_an_eta_waits_on_the_broker(rabbit_site: MakeSite, rabbitmq: Any) -> None:
-    """No worker has it meanwhile, and it is on time."""
+    """No worker has it meanwhile, and it is on time; it keeps no other one waiting."""
     site = rabbit_site()
-    with site.node() as node:
+    with site.node("-c", "1") as node:
+        for _ in range(10):
+            send(site, "add", 1, 2, countdown=3600)
         sent = time.time()
         task_id = send(site, "add", 1, 2, countdown=5)
 
@@ -163,6 +124,8 @@ def test_an_eta_waits_on_the_broker(rabbit_site: MakeSite, rabbitmq: Any) -> Non
             return facts["celery"] == ["0"]
 
         eventually(is_away, 3)
+        now = send(site, "add", 1, 2)
+        eventually(lambda: site.runs(now) == 1, 3)
         assert task_id not in node.log()
         assert site.runs(task_id) == 0
         eventually(lambda: site.runs(task_id) == 1, 20)
@@ -172,26 +135,16 @@ def test_an_eta_waits_on_the_broker(rabbit_site: MakeSite, rabbitmq: Any) -> Non
     assert 5 <= run["at"] - sent < 15
 
 
-def test_many_etas_do_not_keep_others_waiting(rabbit_site: MakeSite) -> None:
-    """More than a node may have in hand: what is due now runs now."""
-    site = rabbit_site()
-    with site.node("-c", "1"):
-        for _ in range(10):
-            send(site, "add", 1, 2, countdown=3600)
-        now = send(site, "add", 1, 2)
-        eventually(lambda: site.runs(now) == 1, 20)
-
-
-def test_retries_with_a_delay_are_all_made(rabbit_site: MakeSite) -> None:
+def test_retries_with_a_delay_are_all_made(quorum_site: MakeSite) -> None:
     """Each by way of the same ladder: RabbitMQ must not take it for a circle."""
-    delays = {"CELERY_TASK_DEFAULT_RETRY_DELAY": 2, "CELERY_TASK_MAX_RETRIES": 3}
-    site = rabbit_site(**delays)
+    delays = {"CELERY_TASK_DEFAULT_RETRY_DELAY": 2, "CELERY_TASK_MAX_RETRIES": 2}
+    site = quorum_site(**delays)
     with site.node():
         task_id = send(site, "retry_by_settings")
         letter = site.letter(task_id, 60)
 
     assert letter["reason"] == "failed"
-    assert site.runs(task_id) == 4
+    assert site.runs(task_id) == 3
 
 
 def test_an_eta_outlives_the_broker(own_amqp_site: Site, own_rabbitmq: Any) -> None:
@@ -210,7 +163,7 @@ def test_an_eta_outlives_the_broker(own_amqp_site: Site, own_rabbitmq: Any) -> N
 
 def test_an_unknown_task_waits_on_the_broker(quorum_site: MakeSite) -> None:
     """It does not take the place of one that could run."""
-    site = quorum_site(UNSTUCK={"UNKNOWN_TASK_PATIENCE_SECONDS": 4})
+    site = quorum_site(UNSTUCK={"UNKNOWN_TASK_PATIENCE_SECONDS": 2})
     with site.node("-c", "1"):
         unknown = [send(site, "nobody_has_this_task") for _ in range(5)]
         now = send(site, "add", 1, 2)
@@ -224,20 +177,15 @@ def test_an_unknown_task_waits_on_the_broker(quorum_site: MakeSite) -> None:
 # Losses.
 
 
-@pytest.mark.parametrize("name", ["kill", "kill_once"])
-def test_poison_on_a_quorum_queue(quorum_site: MakeSite, name: str) -> None:
-    """Three runs and one letter; one loss alone is none."""
+def test_poison_on_a_quorum_queue(quorum_site: MakeSite) -> None:
+    """Three runs and one letter."""
     site = quorum_site()
-    marker = [] if name == "kill" else [str(site.directory / "marker")]
     with site.node("-c", "1"):
-        task_id = send(site, name, *marker)
-        if name == "kill_once":
-            eventually(lambda: site.runs(task_id) == 2, 30)
-        else:
-            assert site.letter(task_id, 60)["reason"] == "poison"
+        task_id = send(site, "kill")
+        letter = site.letter(task_id, 60)
 
-    assert site.runs(task_id) == (3 if name == "kill" else 2)
-    assert len(site.letters()) == (name == "kill")
+    assert (letter["reason"], letter["deliveries"]) == ("poison", 3)
+    assert site.runs(task_id) == 3
 
 
 def test_poison_for_a_whole_node_on_a_quorum_queue(quorum_site: MakeSite) -> None:
@@ -289,72 +237,81 @@ def publish(site: Site, queue: str, number: int, **options: Any) -> None:
 
 def letters(site: Site, count: int) -> dict[str, Mapping[str, Any]]:
     """What the broker holds, archived: by the ids of the tasks."""
-
-    def archived() -> bool:
-        site.unstuck("dead", "archive")
-        return len(site.letters()) >= count
-
-    eventually(archived, 30)
-    rows = site.letters()
-    assert len(rows) == count
-    return {row["task_id"]: row for row in rows}
+    waiting = {"unstuck.dead": count}
+    eventually(lambda: site.queue_lengths("unstuck.dead") == waiting, 20)
+    site.unstuck("dead", "archive")
+    return {row["task_id"]: row for row in site.letters()}
 
 
-def test_what_a_full_queue_drops_becomes_letters(quorum_site: MakeSite) -> None:
-    """The oldest are dropped, as is RabbitMQ's way; each can be replayed."""
+def test_what_the_broker_drops_becomes_letters(quorum_site: MakeSite) -> None:
+    """A full queue, a TTL, too many losses; each can be replayed.
+
+    A call that itself said ``expires`` wanted no letter.
+    """
     site = quorum_site()
-    limited(site, "media", **{"x-max-length": 2})
+    limited(site, "full", **{"x-max-length": 2})
     for number in range(5):
-        publish(site, "media", number)
-
-    found = letters(site, 3)
-
-    assert set(found) == {"id-0", "id-1", "id-2"}
-    letter = found["id-0"]
-    assert (letter["reason"], letter["queue"]) == ("rejected", "media")
-    assert letter["cause"].startswith("dropped by the broker: the queue was full")
-    assert letter["task_name"] == TASKS + "add"
-    assert letter["attempts"] == 2
-    assert "x-death" not in letter["headers"]
-    assert letter["args"] == [0, 1]
-
-
-def test_what_is_too_long_in_a_queue_becomes_a_letter(quorum_site: MakeSite) -> None:
-    """The TTL of the queue; a call that itself said ``expires`` wanted no letter."""
-    site = quorum_site()
-    limited(site, "media", **{"x-message-ttl": 200})
+        publish(site, "full", number)
+    limited(site, "brief", **{"x-message-ttl": 200})
+    publish(site, "brief", 10)
     limited(site, "patient")
-    publish(site, "media", 1)
     past = {"expires": "2020-01-01T00:00:00+00:00"}
-    publish(site, "patient", 2, headers=past, expiration=0.1)
+    publish(site, "patient", 11, headers=past, expiration=0.1)
+    lose(site, limited(site, "deadly", **{"x-delivery-limit": 2}), 12)
 
-    found = letters(site, 1)
+    found = letters(site, 6)
 
-    assert found["id-1"]["reason"] == "rejected"
-    assert "its time in the queue was over" in found["id-1"]["cause"]
-    assert site.queue_lengths("unstuck.dead", "patient", "media") == {
+    assert set(found) == {"id-0", "id-1", "id-2", "id-10", "id-12"}
+    assert {name: row["queue"] for name, row in found.items()} == {
+        **dict.fromkeys(["id-0", "id-1", "id-2"], "full"),
+        "id-10": "brief",
+        "id-12": "deadly",
+    }
+    full, brief, deadly = found["id-0"], found["id-10"], found["id-12"]
+    assert full["cause"].startswith("dropped by the broker: the queue was full")
+    assert "its time in the queue was over" in brief["cause"]
+    assert "lost too often" in deadly["cause"]
+    assert (full["reason"], brief["reason"]) == ("rejected", "rejected")
+    assert deadly["reason"] == "poison"
+    assert full["task_name"] == TASKS + "add"
+    assert (full["attempts"], full["args"]) == (2, [0, 1])
+    assert "x-death" not in full["headers"]
+    assert site.queue_lengths("unstuck.dead", "patient", "brief", "deadly") == {
         "unstuck.dead": 0,
         "patient": 0,
-        "media": 0,
+        "brief": 0,
+        "deadly": 0,
     }
 
 
-def test_what_is_lost_too_often_becomes_a_letter(quorum_site: MakeSite) -> None:
-    """Who takes it dies before anybody can say so: in the end the broker does."""
-    site = quorum_site()
-    queue = limited(site, "media", **{"x-delivery-limit": 2})
-    publish(site, "media", 1)
+def lose(site: Site, queue: kombu.Queue, number: int) -> None:
+    """Send a message, and take it three times without saying anything."""
+    publish(site, queue.name, number)
     with kombu.Connection(site.broker) as connection:
         for _ in range(3):
             channel = connection.channel()
             taken = eventually(lambda c=channel: queue(c).get(), 10)
-            assert taken.headers["id"] == "id-1"
+            assert taken.headers["id"] == f"id-{number}"
             channel.close()
+
+
+def test_a_policy_gives_letters_to_a_queue_that_is_there(
+    amqp_site: MakeSite, rabbitmq: Any
+) -> None:
+    """What is in the documentation for a classic queue, without touching it."""
+    site = amqp_site()
+    rabbitmq.ctl(
+        *("set_policy", "-p", vhost_of(site), "unstuck-dead", "^(celery|thumbnails)$"),
+        '{"dead-letter-exchange": "", "dead-letter-routing-key": "unstuck.dead"}',
+        *("--apply-to", "queues"),
+    )
+    with connected(site) as channel:
+        dead_letter_queue()(channel).declare()
+    publish(site, "celery", 1, expiration=0.1)
 
     found = letters(site, 1)
 
-    assert found["id-1"]["reason"] == "poison"
-    assert "lost too often" in found["id-1"]["cause"]
+    assert found["id-1"]["queue"] == "celery"
 
 
 def test_one_death_is_one_letter(quorum_site: MakeSite) -> None:
@@ -388,7 +345,7 @@ def test_a_connection_stays_alive_while_a_node_shuts_down(
         CELERY_BROKER_HEARTBEAT=2, CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT=30
     )
     with site.node("-c", "1") as node:
-        task_id = send(site, "sleep", 9)
+        task_id = send(site, "sleep", 8)
         eventually(lambda: site.runs(task_id) == 1, 20)
         node.send(signal.SIGTERM)
         assert node.wait() == 0
