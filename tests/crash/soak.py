@@ -55,6 +55,11 @@ PAGES = (
         "Redis Streams, with everything around it killed, stopped and frozen",
         ("test_streams",),
     ),
+    Page(
+        "rabbitmq.md",
+        "RabbitMQ, with nodes killed, connections closed and servers restarted",
+        ("test_rabbitmq",),
+    ),
 )
 
 

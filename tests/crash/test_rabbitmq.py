@@ -116,7 +116,7 @@ def test_conservation(
     site.settings = {"UNSTUCK": NEVER_POISON}
     site.database = own_postgres.database().url
     site.manage("migrate", "-v", "0")
-    dice, rounds = random.Random(SEED), sized(1, 20)
+    dice, rounds = random.Random(SEED), sized(1, 8)
     ledger = Ledger(site.ledger_path)
     with (
         fleet(site, "a@test", "b@test", options=("-c", "2")) as nodes,
