@@ -36,6 +36,8 @@ class Site:
     results: str = ""
     database: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    client_declares: bool = True
+    """Whether what sends to it declares the queue, as stock Celery does."""
 
     def __post_init__(self) -> None:
         self.database = self.database or f"sqlite:///{self.directory}/db.sqlite3"
@@ -139,11 +141,14 @@ class Site:
     def queue_lengths(self, *queues: str) -> dict[str, int]:
         """How many messages wait in these queues, also for their time."""
         with celery.Celery(broker=self.broker).connection_for_read() as connection:
-            channel = connection.default_channel
-            lengths = {}
+            lengths = dict.fromkeys(queues, 0)
             for queue in queues:
-                declared = channel.queue_declare(queue, durable=True, auto_delete=False)
-                lengths[queue] = declared.message_count
+                # Not declared: that may be done in one way only. One that is not there
+                # costs RabbitMQ's channel.
+                channel = connection.channel()
+                with contextlib.suppress(*connection.channel_errors):
+                    declared = channel.queue_declare(queue, passive=True)
+                    lengths[queue] = declared.message_count
                 if ours := lasting(channel):
                     lengths[queue] += ours.census(queue).delayed
             return lengths
@@ -154,6 +159,11 @@ class Site:
         app = celery.Celery(
             broker=self.broker, backend=self.results or None, set_as_current=False
         )
+        if self.broker.startswith("amqp"):
+            # What is sent is on the broker, whatever becomes of that right after.
+            app.conf.broker_transport_options = {"confirm_publish": True}
+        if not self.client_declares:
+            app.conf.task_queues = [kombu.Queue("celery", no_declare=True)]
         if self.results:
             # Results are polled: a subscription would outlive the test that made it.
             app.backend.on_task_call = lambda *_: None

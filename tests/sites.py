@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kombu
 import pytest
 
 from tests.node import ROOT, Site
+from unstuck.rabbit.queues import SafeQueue
 
 MakeSite = Callable[..., Site]
 
@@ -62,30 +64,64 @@ def streams_site(redis_site: MakeSite) -> MakeSite:
     return make
 
 
+CELERYS_QUEUE = kombu.Queue(
+    "celery", kombu.Exchange("celery", type="direct"), routing_key="celery"
+)
+"""As stock Celery declares it."""
+
+
 @pytest.fixture
 def amqp_site(
     rabbitmq: Any, valkey: Any, tmp_path: Path, migrated_database: Path
 ) -> MakeSite:
-    """Makes a site on a fresh virtual host of RabbitMQ, with results in Valkey."""
+    """Makes a site on a virtual host of RabbitMQ, with results in Valkey.
 
-    def make(**settings: Any) -> Site:
+    Stock Celery was there before us: its queue is a classic one, and stays one.
+    """
+
+    def make(queue: kombu.Queue = CELERYS_QUEUE, **settings: Any) -> Site:
         valkey.flush()
         shutil.copy(migrated_database, tmp_path / "db.sqlite3")
+        broker = rabbitmq.url(rabbitmq.vhost())
+        _declare(broker, queue)
         return Site(
-            directory=tmp_path,
-            broker=rabbitmq.url(rabbitmq.vhost()),
-            results=valkey.url(1),
-            settings=settings,
+            directory=tmp_path, broker=broker, results=valkey.url(1), settings=settings
         )
 
     return make
 
 
 @pytest.fixture
+def quorum_site(amqp_site: MakeSite) -> MakeSite:
+    """The same where nobody was before us: its queues are quorum queues."""
+
+    def make(**settings: Any) -> Site:
+        site = amqp_site(queue=SafeQueue.of(CELERYS_QUEUE), **settings)
+        site.client_declares = False
+        return site
+
+    return make
+
+
+@pytest.fixture
 def own_amqp_site(own_rabbitmq: Any, tmp_path: Path, migrated_database: Path) -> Site:
-    """A site on a RabbitMQ that the test may stop."""
+    """A site on a RabbitMQ that the test may stop, with a classic queue as above."""
     shutil.copy(migrated_database, tmp_path / "db.sqlite3")
+    _declare(own_rabbitmq.url(), CELERYS_QUEUE)
     return Site(directory=tmp_path, broker=own_rabbitmq.url())
+
+
+@pytest.fixture
+def own_quorum_site(own_rabbitmq: Any, tmp_path: Path, migrated_database: Path) -> Site:
+    """A site on a RabbitMQ that the test may stop, with a quorum queue as above."""
+    shutil.copy(migrated_database, tmp_path / "db.sqlite3")
+    _declare(own_rabbitmq.url(), SafeQueue.of(CELERYS_QUEUE))
+    return Site(directory=tmp_path, broker=own_rabbitmq.url(), client_declares=False)
+
+
+def _declare(broker: str, queue: kombu.Queue) -> None:
+    with kombu.Connection(broker) as connection:
+        queue(connection.default_channel).declare()
 
 
 @pytest.fixture

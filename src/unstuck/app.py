@@ -47,6 +47,8 @@ class Celery(celery.Celery):
     of ``unstuck.profile`` under the project's own settings.
     """
 
+    amqp_cls = "unstuck.worker.amqp:AMQP"
+
     consumer_in_charge: Any = None
     """The consumer of the worker that this process is, if it is one."""
 

@@ -126,9 +126,14 @@ def transport_options(
         or "valkey" in scheme
     ):
         return REDIS_OPTIONS
-    if scheme in ("amqp", "amqps", "pyamqp"):
+    if is_amqp(broker_url):
         return AMQP_OPTIONS
     return {}
+
+
+def is_amqp(broker_url: str | Sequence[str] | None) -> bool:
+    """Whether the broker is reached by AMQP, as RabbitMQ is."""
+    return _scheme_of(broker_url) in ("amqp", "amqps", "pyamqp")
 
 
 def keeps_leases(broker_url: str | Sequence[str] | None) -> bool:

@@ -60,6 +60,11 @@ PAGES = (
         "The outbox, with its publishers killed and the broker away half of the time",
         ("test_outbox",),
     ),
+    Page(
+        "rabbitmq.md",
+        "RabbitMQ, with nodes killed, connections closed and servers restarted",
+        ("test_rabbitmq",),
+    ),
 )
 
 

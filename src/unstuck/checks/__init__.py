@@ -28,7 +28,7 @@ def _messages() -> Iterator[checks.CheckMessage]:
     # Django imports this module while it still loads the apps.
     from unstuck import project
     from unstuck.app import Celery
-    from unstuck.checks import application, limits, tasks, unstuck_settings
+    from unstuck.checks import application, broker, limits, tasks, unstuck_settings
 
     yield from unstuck_settings.messages()
     app = project.current_app()
@@ -42,3 +42,4 @@ def _messages() -> Iterator[checks.CheckMessage]:
         # Limits of the wrong type can be compared neither here nor by the tasks.
         yield from limits.messages(conf)
         yield from tasks.messages(app)
+        yield from broker.messages(app)

@@ -53,7 +53,7 @@ def tasks_that_cannot_be_loaded(app: Any) -> Iterator[CheckMessage]:
 def own_soft_not_below_own_hard(app: Any) -> Iterator[CheckMessage]:
     """E004: a task's soft limit would come no earlier than its hard limit."""
     for task in own_tasks(app):
-        own = _own_limits(task)
+        own = own_limits(task)
         if own.hard and own.soft and own.soft >= own.hard:
             yield Error(
                 f"The task {task.name} has soft_time_limit={own.soft!r}, which is not "
@@ -90,7 +90,7 @@ def retries_for_ever(app: Any) -> Iterator[CheckMessage]:
 def soft_that_is_cut(app: Any) -> Iterator[CheckMessage]:
     """W006: a task's soft limit is above the hard limit that others give it."""
     for task in own_tasks(app):
-        own = _own_limits(task)
+        own = own_limits(task)
         hard = task.time_limit
         if own.soft and not own.hard and hard and own.soft > hard * SOFT_SHARE:
             yield Warning(
@@ -118,6 +118,7 @@ def published_in_no_known_way(app: Any) -> Iterator[CheckMessage]:
             )
 
 
-def _own_limits(task: Any) -> Limits:
+def own_limits(task: Any) -> Limits:
+    """What a task itself says of its limits."""
     limits: Limits = task.own_limits() if isinstance(task, Task) else Limits()
     return limits

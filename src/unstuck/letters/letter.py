@@ -49,6 +49,9 @@ class Letter:
     rss_bytes: int | None = None
     cpu_seconds: float | None = None
     child_age_seconds: float | None = None
+    dropped: bool = False
+    """Whether the broker has dropped it, and not we."""
+
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     """One per burial: whoever archives a letter twice finds it by this."""
 

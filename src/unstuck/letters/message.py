@@ -26,8 +26,22 @@ KEPT_PROPERTIES = (
 COUNT = "x-delivery-count"
 """The header in which a broker tells how often a message was lost before."""
 
-HANDOVER_HEADERS = frozenset({"redelivered", COUNT, "x-death"})
-"""Headers that brokers add when they hand a message over again."""
+DEATHS = "x-death"
+"""The header in which RabbitMQ tells of each queue that a message has left by the back
+door: dropped, or passed on when its delay was over."""
+
+DEATH_HEADERS = frozenset(
+    {DEATHS}
+    | {
+        f"x-{which}-death-{what}"
+        for which in ("first", "last")
+        for what in ("exchange", "queue", "reason")
+    }
+)
+
+HANDOVER_HEADERS = frozenset({"redelivered", COUNT}) | DEATH_HEADERS
+"""Headers that brokers add on the way. Published along with a message, those of its
+deaths would have RabbitMQ drop it as one that goes round in circles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,24 +11,20 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-import kombu
 from kombu.exceptions import OperationalError
 
 from unstuck.core.errors import BrokerUnreachable
 from unstuck.letters.letter import Letter
 from unstuck.letters.message import StoredMessage
 from unstuck.profile import PUBLISH_SECONDS
+from unstuck.rabbit import delays
+from unstuck.rabbit.queues import DEAD, dead_letter_queue
 
-NAME = "unstuck.dead"
+NAME = DEAD
 CONTENT_TYPE = "application/json"
 
 PERSISTENT = 2
 """AMQP's delivery mode for what must survive a restart of the broker."""
-
-
-def dead_letter_queue() -> kombu.Queue:
-    """The durable queue that dead letters wait in until they are archived."""
-    return kombu.Queue(NAME, kombu.Exchange(""), routing_key=NAME, durable=True)
 
 
 def bury(app: Any, letter: Letter, *, producer: Any = None) -> None:
@@ -41,6 +37,7 @@ def bury(app: Any, letter: Letter, *, producer: Any = None) -> None:
         letter.to_wire(),
         producer=producer,
         serializer="json",
+        exchange="",
         routing_key=NAME,
         declare=[] if producer else [dead_letter_queue()],
         delivery_mode=PERSISTENT,
@@ -52,12 +49,17 @@ def put_back(
     message: StoredMessage,
     *,
     not_before: datetime | None = None,
+    wait_seconds: int = 0,
     producer: Any = None,
 ) -> None:
     """Publish a stored message to the queue that it came from, its body untouched.
 
-    Raises when the broker did not take it. ``producer`` as for ``bury``.
+    ``not_before`` is written on it for whoever gets it; for ``wait_seconds`` it stays on
+    the broker, which must have been prepared for it. Raises when the broker did not take
+    it. ``producer`` as for ``bury``.
     """
+    way = delays.way(message.queue, wait_seconds) if wait_seconds else None
+    exchange, routing_key = way or ("", message.queue)
     headers = dict(message.headers)
     if not_before is not None:
         headers["eta"] = not_before.isoformat()
@@ -69,7 +71,8 @@ def put_back(
         content_encoding=message.content_encoding or None,
         compression=headers.pop("compression", None),
         headers=headers,
-        routing_key=message.queue,
+        exchange=exchange,
+        routing_key=routing_key,
         **message.properties,
     )
 
@@ -105,7 +108,6 @@ def _publish(app: Any, body: Any, *, producer: Any, **options: Any) -> None:
         publish: Callable[..., Any] = chosen.publish
         publish(
             body,
-            exchange="",
             # A queue that somebody deleted is an error, not a black hole (AMQP).
             mandatory=True,
             retry=producer is None,

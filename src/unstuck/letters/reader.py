@@ -16,9 +16,11 @@ import kombu
 from unstuck.core.broker import is_lasting
 from unstuck.core.clock import system_clock
 from unstuck.core.verdict import Reason
+from unstuck.letters import drops
 from unstuck.letters.letter import Letter
 from unstuck.letters.message import StoredMessage
-from unstuck.letters.queue import NAME, dead_letter_queue
+from unstuck.letters.queue import NAME
+from unstuck.rabbit.queues import dead_letter_queue
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +32,11 @@ class Received(ABC):
     """One letter in hand; it stays on the broker until it is acknowledged."""
 
     @abstractmethod
-    def letter(self) -> Letter:
-        """The letter. What is no letter is buried as one."""
+    def letter(self) -> Letter | None:
+        """The letter, also of what the broker has dropped. What is none is buried as one.
+
+        ``None`` of a message that came to its wanted end, and need only be forgotten.
+        """
 
     @abstractmethod
     def ack(self) -> None:
@@ -139,7 +144,7 @@ class _Message(Received):
     def __init__(self, message: Any) -> None:
         self._message = message
 
-    def letter(self) -> Letter:
+    def letter(self) -> Letter | None:
         return letter_in(self._message)
 
     def ack(self) -> None:
@@ -150,7 +155,7 @@ class _Item(Received):
     def __init__(self, channel: Any, key: str, raw: bytes) -> None:
         self._channel, self._key, self._raw = channel, key, raw
 
-    def letter(self) -> Letter:
+    def letter(self) -> Letter | None:
         try:
             message = self._channel.Message(json.loads(self._raw), self._channel)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -161,11 +166,13 @@ class _Item(Received):
         self._channel.client.lrem(self._key, -1, self._raw)
 
 
-def letter_in(message: Any) -> Letter:
-    """The letter in a message of the queue; what is no letter is buried as one."""
+def letter_in(message: Any) -> Letter | None:
+    """The letter in a message of the queue; see ``Received``."""
     try:
         return Letter.from_wire(json.loads(message.body))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
+        if drops.was_dropped(message):
+            return None if drops.is_over(message) else drops.letter_of_drop(message)
         return _no_letter(StoredMessage.of(message, NAME), error)
 
 

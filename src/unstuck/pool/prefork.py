@@ -55,6 +55,7 @@ class TaskPool(prefork.TaskPool):
         self._stop_before: float | None = None
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._loop: Any = None
 
     def belong_to(self, nursery: Nursery) -> None:
         """Get the children from this supervisor."""
@@ -95,6 +96,7 @@ class TaskPool(prefork.TaskPool):
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Have the event loop call us; after each reconnect anew."""
+        self._loop = loop
         self.crew.call_soon = loop.call_soon
         loop.add_reader(self.crew.fileno(), self._turn)
         loop.call_repeatedly(BEAT_SECONDS, self._turn)
@@ -254,8 +256,8 @@ class TaskPool(prefork.TaskPool):
 
     def _turn_at_the_end(self) -> None:
         self._turn(TURN_SECONDS)
-        hub = prefork.get_event_loop()
-        if hub is not None:
+        # Kombu forgets which loop is the current one when it is reset, as after a fork.
+        if (hub := self._loop) is not None:
             # Heartbeats to the broker, verdicts that are carried out again, and what
             # was to be acknowledged soon.
             for work in (hub.fire_timers, partial(_run_ready, hub)):

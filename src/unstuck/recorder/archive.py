@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -17,16 +18,46 @@ from unstuck.models import DeadLetter
 from unstuck.recorder.database import insert_new, is_of_the_row, writing
 from unstuck.recorder.sound import identity, instant, number, short
 
+SAME_DEATH, SKEW = timedelta(hours=1), timedelta(minutes=1)
+"""How long before its drop, or after it by other clocks, the same message was buried."""
+
 logger = logging.getLogger(__name__)
 
 
 def store(app: Any, letters: Sequence[Letter]) -> list[Letter]:
     """Write letters to the database, each once however often it is delivered.
 
-    Returns after the commit, with those that no row could be made of: none, as far as
-    anybody knows. Raises what a database raises that takes no letter; then none is
-    written.
+    What a node has buried and could not acknowledge any more the broker may have dropped
+    afterwards: that is one death and not two. Returns after the commit, with those that no
+    row could be made of: none, as far as anybody knows. Raises what a database raises that
+    takes no letter; then none of these is acknowledged.
     """
+    refused = _store(app, [letter for letter in letters if not letter.dropped])
+    dropped = [letter for letter in letters if letter.dropped]
+    if dropped:
+        with writing() as alias:
+            alone = [letter for letter in dropped if not _is_buried(alias, letter)]
+        refused += _store(app, alone)
+    return refused
+
+
+def _is_buried(alias: str, letter: Letter) -> bool:
+    """Whether a node has buried this very message a short time before."""
+    if not letter.task_id:
+        return False
+    buried_at = instant(letter.buried_at)
+    rows = DeadLetter.objects.using(alias).filter(
+        task_id=short(letter.task_id),
+        attempts=letter.attempts,
+        buried_at__range=(buried_at - SAME_DEATH, buried_at + SKEW),
+    )
+    others = rows.exclude(letter_id=identity(letter.id)).values_list("message")
+    return any(bytes(body) == letter.message.body for (body,) in others)
+
+
+def _store(app: Any, letters: Sequence[Letter]) -> list[Letter]:
+    if not letters:
+        return []
     try:
         with writing() as alias:
             _write(alias, [_row(app, letter) for letter in letters])

@@ -151,9 +151,10 @@ class _Letters:
 
 def _archive(app: Any, batch: list[Received]) -> None:
     letters = [received.letter() for received in batch]
-    refused = [letter.id for letter in archive.store(app, letters)]
+    to_store = [letter for letter in letters if letter]
+    refused = [letter.id for letter in archive.store(app, to_store)]
     for received, letter in zip(batch, letters, strict=True):
-        if letter.id not in refused:
+        if letter is None or letter.id not in refused:
             received.ack()
     if refused:
         message = f"The database takes no row of these letters: {', '.join(refused)}"

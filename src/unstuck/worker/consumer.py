@@ -30,6 +30,7 @@ from unstuck.worker.laters import Laters
 from unstuck.worker.outcomes import outcome_of_error
 from unstuck.worker.policy import policy_of, policy_of_no_task
 from unstuck.worker.queues import queue_of
+from unstuck.worker.rabbit import Rabbit
 from unstuck.worker.reporter import FLUSH_SECONDS, Reporter
 from unstuck.worker.settle import Handover, RunFacts
 
@@ -61,12 +62,15 @@ class Consumer(celery_consumer.Consumer):
         self._lasting: LastingChannel | None = None
         self._policies: dict[str, Policy] = {}
         self.echoes = Echoes()
+        self.rabbit = Rabbit(self.app)
         self.app.consumer_in_charge = self
 
     def update_strategies(self) -> None:
         """Celery's hook, on each connection anew."""
         super().update_strategies()
         self._policies.clear()
+        # Right before Celery begins to consume.
+        self.rabbit.look_at_queues(self.connection)
 
     def policy_of(self, task: Any) -> Policy:
         """What is allowed to the messages of a task."""
@@ -174,6 +178,7 @@ class Consumer(celery_consumer.Consumer):
         if self._lasting:
             self._take_short_tasks_ahead(self._lasting)
             return
+        self.rabbit.prepare_delays(self.connection)
         if self.connection.transport.driver_type == "redis":
             self._keep_one_client()
             options = self.connection.transport_options
@@ -262,6 +267,9 @@ class Consumer(celery_consumer.Consumer):
         verdict = handover.decide(outcome)
         if not isinstance(verdict, Requeue):
             self._bury_unknown(handover, verdict, outcome, error, exc)
+            return
+        if handover.delivery.queue in self.rabbit.can_delay:
+            handover.settle_with_delay(verdict, outcome, self._facts())
             return
 
         def after_the_wait() -> None:

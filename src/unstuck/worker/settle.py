@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -74,6 +75,9 @@ class Handover:
     settled: Callable[..., None] = nobody
     """Told of a delivery that has come to its end, and of how."""
 
+    waits_on_broker: bool = field(default=False, init=False)
+    """Whether what is queued again for later waits on the broker, and not where it goes."""
+
     received_on: int = field(init=False)
     """The connection that the message came in on, and can be acknowledged on."""
 
@@ -132,6 +136,16 @@ class Handover:
             in_time = self.received_on == self.connection()
             self.settled(self.delivery, verdict, in_time=in_time)
 
+    def settle_with_delay(
+        self, verdict: Requeue, outcome: Outcome, facts: RunFacts
+    ) -> None:
+        """Queue the message again by way of a broker that keeps it until then.
+
+        Its ETA stays its own: who gets it does not look at that first.
+        """
+        self.waits_on_broker = True
+        self.settle(verdict, outcome, facts)
+
     @contextmanager
     def _one_step(self, verdict: Verdict) -> Iterator[Any]:
         """Where the broker can do it: what is published within settles the message.
@@ -180,6 +194,10 @@ class Handover:
                 keep = self.policy.max_strikes
                 changed = notes.after(self.delivery, outcome, now, keep)
                 message = self._stored().with_headers(**changed)
+                if self.waits_on_broker:
+                    wait = max(math.ceil((at - now).total_seconds()), 0)
+                    queue.put_back(self.app, message, wait_seconds=wait)
+                    return
                 not_before = at if at > now else None
                 queue.put_back(
                     self.app, message, not_before=not_before, producer=producer

@@ -13,6 +13,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.imports import symbol_by_name
 
 from unstuck.letters.message import COUNT
+from unstuck.worker.rabbit import forget_deaths
 
 CAN_ADOPT = celery.VERSION >= (5, 7)
 """Celery 5.6 forgets what runs in its pool when the connection is lost."""
@@ -32,10 +33,17 @@ def default(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[...,
     ) -> Any:
         if body is None:
             check(message)
+        forget_deaths(message)
         try:
             mixed = isinstance(message.payload, dict)  # protocols 1 and 2
             if body is None and not mixed and was_lost(message):
                 return _come_back(task, consumer, message, ack, reject)
+            if (
+                body is None
+                and not mixed
+                and consumer.rabbit.puts_off(consumer, message)
+            ):
+                return None
             return run(message, body, ack, reject, callbacks, **more)
         except (InvalidTaskError, DecodeError, ContentDisallowed, *broken):
             raise

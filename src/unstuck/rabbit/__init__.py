@@ -1,0 +1,1 @@
+"""What RabbitMQ does for us: its queues, its delays, and what it drops."""
