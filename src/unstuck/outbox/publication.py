@@ -19,9 +19,17 @@ from kombu.exceptions import EncodeError
 from kombu.utils import json
 
 from unstuck.core.clock import system_clock
+from unstuck.rabbit.queues import SafeQueue
 
 PATIENCE = ("retry", "retry_policy", "timeout", "confirm_timeout")
 """How long the caller waits: of no concern to who sends it later."""
+
+KINDS: Mapping[str, type] = {
+    "safe queue": SafeQueue,
+    "queue": Queue,
+    "exchange": Exchange,
+}
+"""What must be there first, as it is told from another; the most special one first."""
 
 ENCODING = ("serializer", "content_type", "content_encoding")
 
@@ -159,7 +167,7 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _to_wire(entity: Any) -> dict[str, Any]:
-    kind = "queue" if isinstance(entity, Queue) else "exchange"
+    kind = next(name for name, cls in KINDS.items() if isinstance(entity, cls))
     return {"kind": kind, **entity.as_dict(recurse=True)}
 
 
@@ -168,7 +176,7 @@ def _from_wire(wire: Mapping[str, Any]) -> Any:
     if wire["kind"] == "exchange":
         return Exchange(**facts)
     bindings = [binding(**_with_exchange(one)) for one in facts.pop("bindings") or ()]
-    return Queue(**_with_exchange(facts), bindings=bindings)
+    return KINDS[wire["kind"]](**_with_exchange(facts), bindings=bindings)
 
 
 def _with_exchange(facts: Mapping[str, Any]) -> dict[str, Any]:

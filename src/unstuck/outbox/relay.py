@@ -65,17 +65,19 @@ def send_due(app: Any, step: Step = nullcontext) -> int:
         if not _due().exists():
             return 0
     with _alone(step) as ours:
-        return _send(app, step) if ours else 0
+        if not ours:
+            return 0
+        with step():
+            batch = list(_due()[:BATCH])
+        return _send(app, batch, step)
 
 
 def _due() -> QuerySet[OutboxMessage]:
     return rows().filter(due_at__lte=system_clock()).order_by("pk")
 
 
-def _send(app: Any, step: Step) -> int:
+def _send(app: Any, batch: list[OutboxMessage], step: Step = nullcontext) -> int:
     give_up_at = time.monotonic() + BATCH_SECONDS
-    with step():
-        batch = list(_due()[:BATCH])
     sent = 0
     for row in batch:
         if time.monotonic() > give_up_at:
@@ -127,7 +129,7 @@ def _refused(row: OutboxMessage, error: Exception) -> None:
 
 
 @contextmanager
-def _alone(step: Step) -> Iterator[bool]:
+def _alone(step: Step = nullcontext) -> Iterator[bool]:
     """Whether this process may send; nobody else may within."""
     leases = OutboxLease.objects.using(conf.current().database).filter(pk=THE_LEASE)
     holder = uuid.uuid4().hex
