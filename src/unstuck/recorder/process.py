@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from datetime import timedelta
 from typing import Any
 
 from django.db import close_old_connections, connections
@@ -24,6 +25,7 @@ from unstuck.recorder.retention import Retention
 from unstuck.worker.channel import FactChannel
 
 BATCH = 100
+OUTBOX_WAIT = timedelta(seconds=8)
 PAUSE_SECONDS = 0.5
 """Between two turns when there is nothing more to do."""
 
@@ -45,7 +47,10 @@ def run(
     with closing(_Letters(app)) as letters:
         archiving = Duty(letters.archive, "letters wait on the broker")
         # Archiving is the last: a broker that hangs takes seconds to be given up.
-        sending = Duty(Relay(app).work, "messages wait in the outbox")
+        # Somebody may be waiting for what these messages do.
+        sending = Duty(
+            Relay(app).work, "messages wait in the outbox", longest=OUTBOX_WAIT
+        )
         duties = [Duty(Retention().prune, "old rows stay"), sending, archiving]
         if intake:
             duties.insert(0, Duty(intake.store, "facts wait in memory"))
