@@ -177,7 +177,8 @@ class Celery(celery.Celery):
             results = calls()
         finally:
             self._gathered = None
-        self._dispatch(gathered, producer)
+        if gathered:
+            self._dispatch(gathered, producer)
         return results
 
     @property

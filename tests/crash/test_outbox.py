@@ -54,7 +54,7 @@ def test_a_task_runs_if_and_only_if_its_transaction_is_committed(
         site.manage("migrate", "-v", "0")
     site.python(TABLE)
     full = 10_000 if database == "postgres" else 1_000
-    shop = Shop(site, sized(200 if database == "postgres" else 80, full), dice)
+    shop = Shop(site, sized(200 if database == "postgres" else 50, full), dice)
 
     with site.node("-c", "2"):
         with coming_and_going(own_valkey):

@@ -14,6 +14,7 @@ from typing import Any
 import kombu
 import pytest
 from celery import chain, chord, group
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import transaction
 from django.test import TestCase
 from django.test.utils import override_settings
@@ -453,6 +454,41 @@ def test_a_result_store_that_is_away_keeps_no_task(
     assert relay.send_due(streams) == 2
 
     assert arguments(streams, 2) == [1, 2]
+
+
+def test_a_soft_limit_amidst_the_sending_is_the_tasks(
+    streams: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is raised from the commit, and the message waits for the recorder."""
+
+    def tell(*_: Any) -> None:
+        raise SoftTimeLimitExceeded
+
+    streams.conf.task_ignore_result = False
+    monkeypatch.setattr(streams.backend, "on_task_call", tell)
+    with pytest.raises(SoftTimeLimitExceeded), transaction.atomic():
+        streams.tasks["one"].apply_async((1,), ignore_result=False)
+    all_due()
+    assert relay.send_due(streams) == 1
+
+    assert arguments(streams, 1) == [1]
+
+
+def test_nothing_to_send_is_no_error(streams: Celery) -> None:
+    """Many calls that are none."""
+    assert streams.tasks["one"].delay_many([]) == []
+
+
+def test_whoever_catches_an_error_can_go_on(streams: Celery) -> None:
+    """What could not be written takes nothing else of the transaction with it."""
+    one = streams.tasks["one"]
+    with override_settings(UNSTUCK={"OUTBOX_LIMIT": 2}), transaction.atomic():
+        one.delay(1)
+        with pytest.raises(OutboxFull):
+            one.delay_many([(2,), (3,)])
+        one.delay(4)
+
+    assert arguments(streams, 2) == [1, 4]
 
 
 def test_the_outbox_is_bounded(own_streams: Celery, own_valkey: Any) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning
+from django.db import DEFAULT_DB_ALIAS
 
-from unstuck import project
+from unstuck import conf, project
 from unstuck.core import publish
 from unstuck.core.limits import SOFT_SHARE, Limits
 from unstuck.project import spelled
@@ -23,6 +24,7 @@ def messages(app: Any) -> Iterator[CheckMessage]:
     yield from retries_for_ever(app)
     yield from soft_that_is_cut(app)
     yield from published_in_no_known_way(app)
+    yield from outbox_beside_the_transactions(app)
 
 
 def own_tasks(app: Any) -> Iterator[Any]:
@@ -116,6 +118,30 @@ def published_in_no_known_way(app: Any) -> Iterator[CheckMessage]:
                 obj=task.name,
                 id="unstuck.E007",
             )
+
+
+def outbox_beside_the_transactions(app: Any) -> Iterator[CheckMessage]:
+    """W008: the outbox is not in the database that transactions are in by default.
+
+    Silent where nobody publishes on commit, and where our settings cannot be read.
+    """
+    given = conf.given()
+    database = given.get("DATABASE") if isinstance(given, Mapping) else None
+    if database in (None, DEFAULT_DB_ALIAS) or not _any_waits_for_commit(app):
+        return
+    yield Warning(
+        f"Tasks are published on commit, and UNSTUCK['DATABASE'] = {database!r}: what "
+        f"is called in a transaction of {DEFAULT_DB_ALIAS!r} is sent after its commit, "
+        f"but lost when the process dies between the two.",
+        hint="Leave DATABASE out, unless all your transactions are in that one.",
+        obj="UNSTUCK",
+        id="unstuck.W008",
+    )
+
+
+def _any_waits_for_commit(app: Any) -> bool:
+    said = [getattr(task, "publish", None) for task in own_tasks(app)]
+    return publish.ON_COMMIT in (app.conf.task_publish, *said)
 
 
 def own_limits(task: Any) -> Limits:

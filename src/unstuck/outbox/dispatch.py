@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import Error, connections, transaction
 from kombu.exceptions import OperationalError
 
@@ -51,7 +52,7 @@ def dispatch(
     elif other := _other_transaction(alias):
         # Our tables are not where this one writes: all we can do is wait for it.
         again = functools.partial(dispatch, app, publications)
-        transaction.on_commit(again, using=other, robust=True)
+        transaction.on_commit(again, using=other)
     else:
         _send_or_write(app, publications, producer)
 
@@ -105,7 +106,7 @@ def _write_into(app: Any, alias: str, publications: Sequence[Publication]) -> No
     if batch is None or batch.over or batch.hooks is not connection.run_on_commit:
         batch = _batches[connection] = _Batch()
         after_commit = functools.partial(_after_commit, app, batch)
-        transaction.on_commit(after_commit, using=alias, robust=True)
+        transaction.on_commit(after_commit, using=alias)
         batch.hooks = connection.run_on_commit
     batch.written.extend(written)
     batch.nested = batch.nested or bool(connection.savepoint_ids)
@@ -142,10 +143,13 @@ def _send_some(app: Any, written: Written) -> int:
         for pk, publication in written:
             _send(app, publication)
             sent.append(pk)
+    except SoftTimeLimitExceeded:
+        raise  # That is for the task; what is left is for the recorder.
     except Exception as error:
         # It is committed, and so it is not the caller's any more.
         _say_left(publication, error)
-    remove(sent)
+    finally:
+        remove(sent)
     return len(sent)
 
 
@@ -251,7 +255,7 @@ class _Order:
             return False
         try:
             relay.send_due(app)
-        except Error:
+        except (Error, SoftTimeLimitExceeded):
             raise
         except Exception:
             return False

@@ -20,6 +20,7 @@ from kombu.exceptions import OperationalError
 from unstuck import conf
 from unstuck.core.backoff import doubled
 from unstuck.core.clock import system_clock
+from unstuck.letters.redact import clean
 from unstuck.models import OutboxLease, OutboxMessage
 from unstuck.outbox.publication import Publication
 from unstuck.outbox.rows import REFUSALS, rows
@@ -120,7 +121,7 @@ def _refused(row: OutboxMessage, error: Exception) -> None:
     attempts = row.attempts + 1
     values: dict[str, Any] = {
         "attempts": F("attempts") + 1,
-        "last_error": f"{type(error).__name__}: {error}",
+        "last_error": clean(f"{type(error).__name__}: {error}"),
     }
     if attempts >= REFUSALS:
         wait = doubled(FIRST_WAIT, attempts - REFUSALS, LONGEST_WAIT)

@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 from unstuck import conf
 from unstuck.core.clock import system_clock
 from unstuck.core.errors import OutboxError, OutboxFull
+from unstuck.letters.redact import clean
 from unstuck.models import OutboxMessage
 from unstuck.outbox.publication import Publication
 
@@ -93,9 +94,9 @@ def is_waiting(pk: int) -> bool:
 def _row(one: Publication, now: datetime, due_at: datetime) -> OutboxMessage:
     return OutboxMessage(
         message_id=one.message_id,
-        task_id=one.task_id[:SHORT],
-        task_name=one.task_name[:SHORT],
-        queue=one.queue[:SHORT],
+        task_id=clean(one.task_id)[:SHORT],
+        task_name=clean(one.task_name)[:SHORT],
+        queue=clean(one.queue)[:SHORT],
         body=one.body,
         envelope=one.envelope(),
         written_at=now,

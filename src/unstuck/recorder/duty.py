@@ -25,8 +25,11 @@ class Duty:
         work: Callable[[], bool],
         waits: str,
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        longest: timedelta = LONGEST_WAIT,
     ) -> None:
         """``work`` says whether there is more to do; ``waits`` is for the log."""
+        self._longest = longest
         self._work = work
         self._waits = waits
         self._monotonic = monotonic
@@ -46,7 +49,7 @@ class Duty:
         return more
 
     def _put_off(self, error: Exception) -> None:
-        wait = doubled(FIRST_WAIT, self._failures, LONGEST_WAIT).total_seconds()
+        wait = doubled(FIRST_WAIT, self._failures, self._longest).total_seconds()
         self._failures += 1
         self._not_before = self._monotonic() + wait
         where = "database" if isinstance(error, Error) else "broker"

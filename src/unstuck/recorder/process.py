@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from datetime import timedelta
 from typing import Any
 
 from django.db import DatabaseError, Error, connections
@@ -26,6 +27,7 @@ from unstuck.recorder.retention import Retention
 from unstuck.worker.channel import FactChannel
 
 BATCH = 100
+OUTBOX_WAIT = timedelta(seconds=8)
 PAUSE_SECONDS = 0.5
 """Between two turns when there is nothing more to do."""
 
@@ -51,7 +53,9 @@ def run(
     with closing(_Letters(app)) as letters, _taking(intake):
         archiving = Duty(letters.archive, "letters wait on the broker")
         # Archiving is the last: a broker that hangs takes seconds to be given up.
-        sending = Duty(Relay(app, database.writing).work, "messages wait in the outbox")
+        # Somebody may be waiting for what these messages do.
+        relay = Relay(app, database.writing)
+        sending = Duty(relay.work, "messages wait in the outbox", longest=OUTBOX_WAIT)
         duties = [Duty(Retention().prune, "old rows stay"), sending, archiving]
         if intake:
             duties.insert(0, Duty(intake.store, "facts wait in memory"))

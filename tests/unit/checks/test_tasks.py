@@ -8,6 +8,7 @@ import pytest
 
 from unstuck import Celery
 from unstuck.checks.tasks import (
+    outbox_beside_the_transactions,
     own_soft_not_below_own_hard,
     published_in_no_known_way,
     retries_for_ever,
@@ -133,3 +134,34 @@ def test_a_task_that_is_published_in_a_known_way_is_no_error(
 ) -> None:
     """Nor is one whose base class has a method of that name."""
     assert list(published_in_no_known_way(app_with(**options))) == []
+
+
+@pytest.mark.parametrize(
+    ("project", "own"),
+    [
+        ({"task_publish": "on_commit"}, {}),
+        ({}, {"publish": "on_commit"}),
+    ],
+)
+def test_an_outbox_beside_the_transactions_is_a_warning(
+    settings: Any, project: dict[str, Any], own: dict[str, Any]
+) -> None:
+    """W008, as soon as anything is published on commit."""
+    settings.UNSTUCK = {"DATABASE": "other"}
+
+    (message,) = outbox_beside_the_transactions(app_with(project, **own))
+
+    assert message.id == "unstuck.W008"
+    assert "UNSTUCK['DATABASE'] = 'other'" in message.msg
+    assert list(outbox_beside_the_transactions(app_with())) == []
+
+
+@pytest.mark.parametrize("given", [{}, {"DATABASE": "default"}, {"DATABASE": None}, 7])
+def test_an_outbox_where_the_transactions_are_is_no_warning(
+    settings: Any, given: Any
+) -> None:
+    """Nor are settings that others find fault with."""
+    settings.UNSTUCK = given
+    app = app_with({"task_publish": "on_commit"})
+
+    assert list(outbox_beside_the_transactions(app)) == []

@@ -7,7 +7,10 @@ from typing import Any, TextIO
 
 from unstuck import project
 
-HELP = "archive dead letters until SIGTERM or Ctrl-C; every worker does this by itself"
+HELP = (
+    "archive dead letters and send what waits in the outbox until SIGTERM or Ctrl-C; "
+    "every worker does this by itself"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
