@@ -15,6 +15,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.imports import symbol_by_name
 
 from unstuck import conf, configuration, profile
+from unstuck.letters.queue import NAME as DEAD
 from unstuck.profile import PUBLISH_SECONDS
 from unstuck.recorder.step import RecorderStep
 from unstuck.worker.steps import STEPS
@@ -41,6 +42,9 @@ class Celery(celery.Celery):
 
     consumer_in_charge: Any = None
     """The consumer of the worker that this process is, if it is one."""
+
+    dead_letters = DEAD
+    """The queue that its dead letters wait in."""
 
     lease_options: Mapping[str, Any] = MappingProxyType({})
     """What a broker that keeps leases is told of this process."""

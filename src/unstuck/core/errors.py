@@ -7,7 +7,8 @@ UnstuckError
  ├ ReplayError         a dead letter that cannot be put back as asked
  ├ PurgeError          dead letters that cannot be deleted as asked
  ├ NotAllSent          some of many tasks that were published at once
- └ BrokerUnreachable   the broker did not answer in time
+ ├ BrokerUnreachable   the broker did not answer in time
+ └ ProofFailed         `unstuck prove` that could not be carried out
 """
 
 from __future__ import annotations
@@ -64,3 +65,7 @@ class NoApp(UnstuckError):
 
 class BrokerUnreachable(UnstuckError):
     """The broker did not answer in time."""
+
+
+class ProofFailed(UnstuckError):
+    """`unstuck prove` could not be carried out, so nothing is proved."""

@@ -26,9 +26,14 @@ PERSISTENT = 2
 """AMQP's delivery mode for what must survive a restart of the broker."""
 
 
-def dead_letter_queue() -> kombu.Queue:
+def name_for(app: Any) -> str:
+    """What the queue of an app's dead letters is called: one app may have its own."""
+    return str(getattr(app, "dead_letters", NAME))
+
+
+def dead_letter_queue(name: str = NAME) -> kombu.Queue:
     """The durable queue that dead letters wait in until they are archived."""
-    return kombu.Queue(NAME, kombu.Exchange(""), routing_key=NAME, durable=True)
+    return kombu.Queue(name, kombu.Exchange(""), routing_key=name, durable=True)
 
 
 def bury(app: Any, letter: Letter, *, producer: Any = None) -> None:
@@ -36,13 +41,14 @@ def bury(app: Any, letter: Letter, *, producer: Any = None) -> None:
 
     With a ``producer`` whose channel carries it out later, nothing is asked of the broker.
     """
+    name = name_for(app)
     _publish(
         app,
         letter.to_wire(),
         producer=producer,
         serializer="json",
-        routing_key=NAME,
-        declare=[] if producer else [dead_letter_queue()],
+        routing_key=name,
+        declare=[] if producer else [dead_letter_queue(name)],
         delivery_mode=PERSISTENT,
     )
 
@@ -80,7 +86,8 @@ def waiting(app: Any) -> int:
     Raises ``BrokerUnreachable`` when the broker cannot be asked.
     """
     with asking(app) as connection:
-        declared = dead_letter_queue()(connection.default_channel).queue_declare()
+        dead = dead_letter_queue(name_for(app))
+        declared = dead(connection.default_channel).queue_declare()
         return int(declared.message_count)
 
 

@@ -1,0 +1,247 @@
+"""A corner of the project's broker where a proof is alone: its queues, its settings."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import kombu
+from kombu.exceptions import OperationalError
+
+from unstuck import conf, profile, project
+from unstuck.configuration import BROKER_OPTIONS, put
+from unstuck.core import broker
+from unstuck.letters.letter import Letter
+from unstuck.letters.queue import asking, dead_letter_queue
+from unstuck.letters.reader import LetterReader, letter_reader
+
+APART: Mapping[str, Any] = {
+    # Nothing of the project's may redirect, slow down or run our tasks.
+    "task_always_eager": False,
+    "task_annotations": None,
+    "task_default_rate_limit": None,
+    "task_routes": None,
+    # What a killed node would leave on the broker or in the result store.
+    "task_send_sent_event": False,
+    "task_store_errors_even_if_ignored": False,
+    "worker_direct": False,
+    "worker_enable_remote_control": False,
+    "worker_send_task_events": False,
+    "worker_state_db": None,
+}
+"""The settings of the project that do not hold here; all others do."""
+
+JOB = "unstuck.prove.job"
+"""The task of a proof."""
+
+CONCURRENCY = 2
+"""How many of them a node runs at once."""
+
+EXPIRES_SECONDS = 3600
+"""If even we are killed, a broker that can do so forgets the queue."""
+
+VISIBILITY_SECONDS = 5
+STOCK_VISIBILITY_SECONDS = 3600
+LETTERS_AT_ONCE = 100
+LEAVE_SECONDS = 5.0
+"""Beyond the lease: how long the broker may take to notice that nodes are gone."""
+
+ERRORS = (OperationalError, OSError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the processes of one proof have to know."""
+
+    id: str
+    home: str
+    """A module of the project that has its app."""
+
+    ledger: str
+
+    @property
+    def queue(self) -> str:
+        """The queue that its tasks go to."""
+        return f"unstuck.prove.{self.id}"
+
+    @property
+    def dead(self) -> str:
+        """The queue that its dead letters go to."""
+        return f"{self.queue}.dead"
+
+    @property
+    def unacked(self) -> tuple[str, str, str]:
+        """On stock Redis: the keys in which its nodes note what they have in hand."""
+        return (
+            f"{self.queue}.unacked",
+            f"{self.queue}.unacked_index",
+            f"{self.queue}.unacked_mutex",
+        )
+
+    def to_json(self) -> str:
+        """For another process."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The inverse of ``to_json``."""
+        return cls(**json.loads(text))
+
+
+def set_apart(app: Any, plan: Plan) -> kombu.Queue:
+    """Have the app of this process work in the corner; returns the queue."""
+    settings = project.loaded_conf(app)
+    for name, value in APART.items():
+        put(settings, name, value)
+    if is_stock_redis(app):
+        own = settings[BROKER_OPTIONS] or {}
+        put(settings, BROKER_OPTIONS, {**own, **_stock_redis_options(plan)})
+    app.dead_letters = plan.dead
+    return app.amqp.queues.add(
+        kombu.Queue(
+            plan.queue,
+            routing_key=plan.queue,
+            expires=EXPIRES_SECONDS,
+            queue_arguments=_type_of_new_queues(settings),
+        )
+    )
+
+
+def _stock_redis_options(plan: Plan) -> dict[str, Any]:
+    """Have kombu give back soon what dead nodes had, and only ours.
+
+    With the names of the project, what its own workers have had in hand for longer
+    than that would be given to others and run twice.
+    """
+    unacked, index, mutex = plan.unacked
+    return {
+        "unacked_key": unacked,
+        "unacked_index_key": index,
+        "unacked_mutex_key": mutex,
+        "visibility_timeout": VISIBILITY_SECONDS,
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+    }
+
+
+def _type_of_new_queues(settings: Any) -> dict[str, Any] | None:
+    kind = settings.get("task_create_missing_queue_type") or "classic"
+    return None if kind == "classic" else {"x-queue-type": kind}
+
+
+def is_stock_redis(app: Any) -> bool:
+    """Whether the broker is a Redis by kombu's own transport."""
+    transport = app.connection_for_read().transport
+    return transport.driver_type == "redis" and not broker.is_lasting(transport.Channel)
+
+
+def lease_seconds(app: Any) -> float | None:
+    """How long a silent node keeps what it has; ``None`` where there are no leases."""
+    if is_stock_redis(app):
+        return float(VISIBILITY_SECONDS)
+    if profile.keeps_leases(app.conf.broker_url):
+        return conf.current().lease_seconds
+    return None
+
+
+class Corner:
+    """The queues of a proof, from its beginning to its end, within a ``with`` block.
+
+    Meanwhile dead letters are taken from the broker, and on Redis Streams this process
+    is one more that notices dead nodes. Afterwards nothing of the proof is left there.
+    """
+
+    def __init__(self, app: Any, plan: Plan) -> None:
+        self.letters: list[Letter] = []
+        self._app = app
+        self._plan = plan
+        self._stock_redis = is_stock_redis(app)
+        self._reader: LetterReader | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._queue = set_apart(self._app, self._plan)
+        with asking(self._app) as connection:
+            self._queue(connection.default_channel).declare()
+        self.read_letters()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait_for_leave()
+        self._open.close()
+        with suppress(*ERRORS), asking(self._app) as connection:
+            self._delete(connection)
+
+    def send(self, task: str, args: tuple[Any, ...], task_id: str) -> bool:
+        """Send one task; whether the broker has surely taken it."""
+        try:
+            self._app.send_task(
+                task,
+                args,
+                task_id=task_id,
+                queue=self._queue,
+                ignore_result=True,
+                delivery_mode=2,
+            )
+        except ERRORS:
+            return False
+        return True
+
+    def read_letters(self) -> None:
+        """Take the dead letters that wait; a broker that is away is asked again later."""
+        try:
+            if self._reader is None:
+                self._reader = self._open.enter_context(letter_reader(self._app))
+            while batch := self._reader.read(LETTERS_AT_ONCE, wait=0.0):
+                for received in batch:
+                    self.letters.append(received.letter())
+                    received.ack()
+        except ERRORS:
+            self._reader = None
+            with suppress(*ERRORS):
+                self._open.close()
+
+    def wait_for_leave(self) -> None:
+        """Wait until the broker knows of no node of ours, but not for ever."""
+        lease = lease_seconds(self._app) or 0.0
+        give_up_at = time.monotonic() + lease + LEAVE_SECONDS
+        with suppress(*ERRORS), asking(self._app) as connection:
+            while time.monotonic() < give_up_at and self._readers(connection):
+                self.read_letters()
+                time.sleep(0.1)
+
+    def left(self) -> set[str]:
+        """Take what is still in the queue, once nobody reads it; the ids of the tasks."""
+        with asking(self._app) as connection:
+            return set(self._take_all(connection))
+
+    def _readers(self, connection: Any) -> int:
+        if self._stock_redis:
+            return 0  # kombu does not know.
+        bound = self._queue(connection.default_channel)
+        return int(bound.queue_declare(passive=True).consumer_count)
+
+    def _take_all(self, connection: Any) -> Iterator[str]:
+        channel = connection.default_channel
+        bound = self._queue(channel)
+        while message := bound.get(no_ack=True):
+            yield str(message.headers.get("id"))
+        if self._stock_redis:
+            # What dead nodes had, and nobody was there to give back.
+            for raw in channel.client.hvals(self._plan.unacked[0]):
+                message, *_ = json.loads(raw)
+                yield str(message["headers"].get("id"))
+
+    def _delete(self, connection: Any) -> None:
+        for queue in (self._queue, dead_letter_queue(self._plan.dead)):
+            # An error closes a channel of RabbitMQ: each gets one of its own.
+            with suppress(*connection.channel_errors), connection.channel() as channel:
+                bound = queue(channel)
+                bound.declare()  # So that this process knows what it is bound to.
+                bound.delete()
+        if self._stock_redis:
+            connection.default_channel.client.delete(*self._plan.unacked)
