@@ -130,7 +130,9 @@ class Fate:
         ready = [node for node in self._nodes.all if node.main and not node.frozen]
         if not ready:
             return False
-        node, start = self._dice.choice(ready), time.monotonic()
+        at_work = {run.node for run in self._ledger.going_on}
+        busy = [node for node in ready if node.name in at_work]
+        node, start = self._dice.choice(busy or ready), time.monotonic()
         if kind == NODE_FROZEN:
             return self._freeze(node, start)
         if kind == MAIN_KILLED:

@@ -42,7 +42,7 @@ CONCURRENCY = 2
 """How many of them a node runs at once."""
 
 EXPIRES_SECONDS = 3600
-"""If even we are killed, a broker that can do so forgets the queue."""
+"""If even we are killed, RabbitMQ forgets the queue."""
 
 VISIBILITY_SECONDS = 5
 STOCK_VISIBILITY_SECONDS = 3600
@@ -101,14 +101,15 @@ def set_apart(app: Any, plan: Plan) -> kombu.Queue:
         own = settings[BROKER_OPTIONS] or {}
         put(settings, BROKER_OPTIONS, {**own, **_stock_redis_options(plan)})
     app.dead_letters = plan.dead
-    return app.amqp.queues.add(
-        kombu.Queue(
-            plan.queue,
-            routing_key=plan.queue,
-            expires=EXPIRES_SECONDS,
-            queue_arguments=_type_of_new_queues(settings),
-        )
+    queue = kombu.Queue(
+        plan.queue,
+        # Not that of the project, and gone with the queue.
+        kombu.Exchange(plan.queue, "direct", auto_delete=True),
+        routing_key=plan.queue,
+        expires=EXPIRES_SECONDS if _is_amqp(app) else None,
+        queue_arguments=_type_of_new_queues(settings),
     )
+    return app.amqp.queues.add(queue)
 
 
 def _stock_redis_options(plan: Plan) -> dict[str, Any]:
@@ -131,6 +132,10 @@ def _stock_redis_options(plan: Plan) -> dict[str, Any]:
 def _type_of_new_queues(settings: Any) -> dict[str, Any] | None:
     kind = settings.get("task_create_missing_queue_type") or "classic"
     return None if kind == "classic" else {"x-queue-type": kind}
+
+
+def _is_amqp(app: Any) -> bool:
+    return bool(app.connection_for_read().transport.driver_type == "amqp")
 
 
 def is_stock_redis(app: Any) -> bool:
@@ -227,6 +232,7 @@ class Corner:
 
     def _take_all(self, connection: Any) -> Iterator[str]:
         channel = connection.default_channel
+        self._wait_for_delayed(channel)
         bound = self._queue(channel)
         while message := bound.get(no_ack=True):
             yield str(message.headers.get("id"))
@@ -235,6 +241,15 @@ class Corner:
             for raw in channel.client.hvals(self._plan.unacked[0]):
                 message, *_ = json.loads(raw)
                 yield str(message["headers"].get("id"))
+
+    def _wait_for_delayed(self, channel: Any) -> None:
+        """What is to run again after a strike waits a moment beside the queue."""
+        ours = broker.lasting(channel)
+        give_up_at = time.monotonic() + LEAVE_SECONDS
+        while ours and ours.census(self._plan.queue).delayed:
+            if time.monotonic() > give_up_at:
+                return
+            time.sleep(0.1)
 
     def _delete(self, connection: Any) -> None:
         for queue in (self._queue, dead_letter_queue(self._plan.dead)):

@@ -68,9 +68,9 @@ def conclusion(result: Result) -> str:
             f"restarted meanwhile, or did it lose its connections? Prove again while it "
             f"is left alone. Logs and ledger: {result.directory}"
         )
-    hit = f"processes were killed {result.kills} times"
+    hit = f"workers were killed {_times_said(result.kills)}"
     if frozen := _times(result)[NODE_FROZEN]:
-        hit += f" and a node was frozen {frozen} times"
+        hit += f" and frozen {_times_said(frozen)}"
     return (
         f"PROVED: each of the {len(account.sent)} tasks is accounted for, although {hit}. "
         f"{_repeated(len(account.again))}"
@@ -141,10 +141,14 @@ def _what_is_missing(result: Result) -> str:
     )
 
 
+def _times_said(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
 def _repeated(again: int) -> str:
     if not again:
         return "None had to run a second time."
-    return f"{again} runs had to be repeated, each of them because of such a loss."
+    return f"What had to run again ({again}) did so because of such a loss."
 
 
 def _ledger(result: Result) -> Table:
