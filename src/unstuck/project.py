@@ -58,7 +58,7 @@ def home_of(app: Any) -> str:
     own = [
         name
         for name, module in list(sys.modules.items())
-        if name != "__main__" and not name.startswith(("celery.", "unstuck."))
+        if not name.startswith(("__", "celery.", "unstuck."))
         if any(value is app for value in list(getattr(module, "__dict__", {}).values()))
     ]
     return min(own, key=len, default="")
