@@ -31,7 +31,8 @@ MANAGE = (
     "execute(['manage.py', *sys.argv[1:]])\n"
 )
 
-SHORT = ("--seconds", "12", "--kills", "5", "--tasks", "60")
+SHORT = ("--seconds", "10", "--kills", "5", "--tasks", "60")
+SHORTER = ("--seconds", "6", "--kills", "4", "--tasks", "60")
 
 
 class Proving:
@@ -156,7 +157,7 @@ def test_on_stock_redis(redis_site: MakeSite, valkey: Valkey, tmp_path: Path) ->
         # Long in the hands of a worker of the project, which alone may give it back.
         client.zadd("unacked_index", {"theirs": time.time() - 60})
         client.hset("unacked", "theirs", json.dumps([{}, "", "celery"]))
-        with proving(site, tmp_path / "t", *SHORT, "--json") as command:
+        with proving(site, tmp_path / "t", *SHORTER, "--json") as command:
             status, out, err = command.finish()
         found = json.loads(out)
         # A message that is popped in the instant of a death is lost: the proof says so.
@@ -177,7 +178,7 @@ def test_what_somebody_deletes_is_missing(
 ) -> None:
     """A queue that is purged behind its back: named, exit 1, and the logs are kept."""
     site = streams_site()
-    options = ("--seconds", "6", "--kills", "2", "--tasks", "240", "--json")
+    options = ("--seconds", "4", "--kills", "2", "--tasks", "160", "--json")
     with proving(site, tmp_path / "t", *options) as command:
         purged = eventually(lambda: purge(site, valkey), 40)
         status, out, err = command.finish()
@@ -187,7 +188,7 @@ def test_what_somebody_deletes_is_missing(
     assert 1 <= len(found["missing"]) <= purged
     ended = found["succeeded"] + sum(found["buried"].values())
     assert found["sent"] == ended + len(found["in_flight"]) + len(found["missing"])
-    assert found["conclusion"].startswith(f"NOT PROVED: {len(found['missing'])} of 240")
+    assert found["conclusion"].startswith(f"NOT PROVED: {len(found['missing'])} of 160")
     assert (Path(found["kept"]) / "ledger").exists()
     assert keys_of(valkey) == set()
 

@@ -99,7 +99,9 @@ def asking(app: Any) -> Iterator[Any]:
     """
     try:
         with app.connection_for_read() as connection:
-            connection.ensure_connection(max_retries=1, timeout=PUBLISH_SECONDS)
+            connection.ensure_connection(
+                max_retries=1, interval_start=0.2, timeout=PUBLISH_SECONDS
+            )
             yield connection
     except (OperationalError, OSError) as error:
         url = app.connection_for_read().as_uri()

@@ -76,6 +76,8 @@ class Account:
     on_broker: Collection[str] = ()
     """The ids whose messages were found on the broker at the end."""
 
+    settle_seconds: float = SETTLE_SECONDS
+
     again: list[Again] = field(init=False, default_factory=list)
     unexplained: list[str] = field(init=False, default_factory=list)
     """What ran again without a loss."""
@@ -159,7 +161,7 @@ class Account:
         return [
             loss.kind
             for loss in self.losses
-            if loss.end >= run.start - SETTLE_SECONDS
+            if loss.end >= run.start - self.settle_seconds
             and loss.start <= settled
             and (publishes or loss.kind not in AWAY)
             and loss.is_of(run)
@@ -167,7 +169,7 @@ class Account:
 
     def _settled(self, run: Run) -> float:
         """By when the server must have known of its end, if there was one."""
-        by = (run.end or run.last_sign) + SETTLE_SECONDS
+        by = (run.end or run.last_sign) + self.settle_seconds
         for loss in sorted(self.losses, key=lambda loss: loss.start):
             away = loss.kind in AWAY or (loss.kind, loss.node) == (
                 NODE_FROZEN,
@@ -180,7 +182,7 @@ class Account:
     def _was_stopped(self, run: Run) -> bool:
         over = run.end or run.last_sign
         return any(
-            loss.start <= over and loss.end >= run.start - SETTLE_SECONDS
+            loss.start <= over and loss.end >= run.start - self.settle_seconds
             for loss in self.losses
             if (loss.kind, loss.node) == (NODE_FROZEN, run.node)
         )

@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 from unstuck import conf, profile, project
 from unstuck.configuration import BROKER_OPTIONS, put
 from unstuck.core import broker
+from unstuck.core.errors import BrokerUnreachable
 from unstuck.letters.letter import Letter
 from unstuck.letters.queue import asking, dead_letter_queue
 from unstuck.letters.reader import LetterReader, letter_reader
@@ -49,8 +50,6 @@ STOCK_VISIBILITY_SECONDS = 3600
 LETTERS_AT_ONCE = 100
 LEAVE_SECONDS = 5.0
 """Beyond the lease: how long the broker may take to notice that nodes are gone."""
-
-ERRORS = (OperationalError, OSError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +166,13 @@ class Corner:
         self._stock_redis = is_stock_redis(app)
         self._reader: LetterReader | None = None
         self._open = ExitStack()
+        connection = app.connection_for_read()
+        self._errors: tuple[type[BaseException], ...] = (
+            *connection.connection_errors,
+            *connection.channel_errors,
+            *(OperationalError, BrokerUnreachable, OSError),
+        )
+        """What a broker that is away, or goes away, makes kombu raise."""
 
     def __enter__(self) -> Self:
         self._queue = set_apart(self._app, self._plan)
@@ -177,8 +183,9 @@ class Corner:
 
     def __exit__(self, *_: object) -> None:
         self.wait_for_leave()
-        self._open.close()
-        with suppress(*ERRORS), asking(self._app) as connection:
+        with suppress(*self._errors):
+            self._open.close()
+        with suppress(*self._errors), asking(self._app) as connection:
             self._delete(connection)
 
     def send(self, task: str, args: tuple[Any, ...], task_id: str) -> bool:
@@ -192,7 +199,7 @@ class Corner:
                 ignore_result=True,
                 delivery_mode=2,
             )
-        except ERRORS:
+        except self._errors:
             return False
         return True
 
@@ -205,24 +212,45 @@ class Corner:
                 for received in batch:
                     self.letters.append(received.letter())
                     received.ack()
-        except ERRORS:
+        except self._errors:
             self._reader = None
-            with suppress(*ERRORS):
+            with suppress(*self._errors):
                 self._open.close()
 
     def wait_for_leave(self) -> None:
         """Wait until the broker knows of no node of ours, but not for ever."""
         lease = lease_seconds(self._app) or 0.0
         give_up_at = time.monotonic() + lease + LEAVE_SECONDS
-        with suppress(*ERRORS), asking(self._app) as connection:
+        with suppress(*self._errors), asking(self._app) as connection:
             while time.monotonic() < give_up_at and self._readers(connection):
                 self.read_letters()
                 time.sleep(0.1)
 
     def left(self) -> set[str]:
-        """Take what is still in the queue, once nobody reads it; the ids of the tasks."""
-        with asking(self._app) as connection:
-            return set(self._take_all(connection))
+        """Take what is still in the queue, once nobody reads it; the ids of the tasks.
+
+        Raises ``BrokerUnreachable``.
+        """
+        try:
+            with asking(self._app) as connection:
+                return set(self._take_all(connection))
+        except self._errors as error:
+            raise BrokerUnreachable(
+                f"The broker went away before the tasks could be counted: {error}"
+            ) from error
+
+    @property
+    def has_nothing(self) -> bool:
+        """Whether the broker says that no task of ours is in it; not all can say so."""
+        try:
+            with asking(self._app) as connection:
+                ours = broker.lasting(connection.default_channel)
+                if ours is None:
+                    return False
+                census = ours.census(self._plan.queue)
+                return not (census.waiting or census.reserved or census.delayed)
+        except self._errors:
+            return False
 
     def _readers(self, connection: Any) -> int:
         if self._stock_redis:

@@ -40,6 +40,12 @@ ONE_IN_FAILS = 20
 PATIENCE_SECONDS = 15.0
 """Beyond a lease: how long nothing may come to an end before the rest is looked for."""
 
+SURE_SECONDS = 3.0
+"""Likewise, before the broker is asked whether it has anything at all."""
+
+SETTLE_SECONDS = 3.0
+"""What a main on a busy machine may take from the end of a run to its acknowledgement."""
+
 FREEZE_SECONDS = 4.0
 LONGEST_LEASE_TO_FREEZE = 15.0
 
@@ -213,8 +219,10 @@ class Proof:
             task_id = str(uuid4())
             fails = self._dice.randrange(ONE_IN_FAILS) == 0
             job = (self._plan.ledger, self._dice.uniform(0, longest), fails)
-            surely = self._corner.send(JOB, job, task_id)
-            (self._sent if surely else self._unsure).add(task_id)
+            if not self._corner.send(JOB, job, task_id):
+                self._unsure.add(task_id)
+                return  # It may have taken seconds: the nodes are to be hit meanwhile.
+            self._sent.add(task_id)
 
     def _turn(self, elapsed: float) -> None:
         self._ledger.read()
@@ -226,8 +234,9 @@ class Proof:
         time.sleep(TURN_SECONDS)
 
     def _wait_for_the_rest(self, patience: float) -> None:
-        """Until all have come to their end, or none has for a while."""
+        """Until all have come to their end, or nothing has moved for a while."""
         seen, give_up_at = 0, time.monotonic() + patience
+        ask_at = time.monotonic() + SURE_SECONDS
         if left := len(self._unended()):
             self._say(f"Waiting for the {left} tasks that have not ended …")
         while self._unended() and time.monotonic() < give_up_at:
@@ -235,6 +244,11 @@ class Proof:
             signs = len(self._ledger.runs) + len(self._succeeded())
             if signs > seen:
                 seen, give_up_at = signs, time.monotonic() + patience
+                ask_at = time.monotonic() + SURE_SECONDS
+            elif time.monotonic() > ask_at:
+                if self._corner.has_nothing:
+                    return
+                ask_at = time.monotonic() + SURE_SECONDS
 
     def _unended(self) -> set[str]:
         buried = {letter.task_id for letter in self._corner.letters}
@@ -247,7 +261,13 @@ class Proof:
         buried = Counter(letter.task_id for letter in self._corner.letters)
         losses = self._fate.losses
         return Account(
-            self._sent, self._unsure, self._ledger.runs, buried, losses, on_broker
+            self._sent,
+            self._unsure,
+            self._ledger.runs,
+            buried,
+            losses,
+            on_broker,
+            SETTLE_SECONDS,
         )
 
 
