@@ -46,6 +46,9 @@ EXPIRES_SECONDS = 3600
 """If even we are killed, RabbitMQ forgets the queue."""
 
 VISIBILITY_SECONDS = 5
+OLD_KOMBU_SECONDS = 100.0
+"""How often kombu before 5.7 looks for what dead nodes had, whatever it is told."""
+
 STOCK_VISIBILITY_SECONDS = 3600
 LETTERS_AT_ONCE = 100
 LEAVE_SECONDS = 5.0
@@ -146,7 +149,9 @@ def is_stock_redis(app: Any) -> bool:
 def lease_seconds(app: Any) -> float | None:
     """How long a silent node keeps what it has; ``None`` where there are no leases."""
     if is_stock_redis(app):
-        return float(VISIBILITY_SECONDS)
+        channel = app.connection_for_read().transport.Channel
+        prompt = hasattr(channel, "unacked_restore_throttle")
+        return VISIBILITY_SECONDS + (0.0 if prompt else OLD_KOMBU_SECONDS)
     if profile.keeps_leases(app.conf.broker_url):
         return conf.current().lease_seconds
     return None

@@ -197,8 +197,8 @@ class Proof:
     def _send_and_hit(self) -> None:
         order = self._order
         self._say(
-            f"Sending {order.tasks} tasks within {order.seconds:g} s, killing "
-            f"{order.kills} times meanwhile …"
+            f"Within {order.seconds:g} s: sending {order.tasks} tasks, killing {order.kills} "
+            f"times …"
         )
         began = time.monotonic()
         while (elapsed := time.monotonic() - began) < order.seconds:
@@ -238,7 +238,7 @@ class Proof:
         seen, give_up_at = 0, time.monotonic() + patience
         ask_at = time.monotonic() + SURE_SECONDS
         if left := len(self._unended()):
-            self._say(f"Waiting for the {left} tasks that have not ended …")
+            self._say(f"Waiting for what has not ended ({left}) …")
         while self._unended() and time.monotonic() < give_up_at:
             self._turn(self._order.seconds)
             signs = len(self._ledger.runs) + len(self._succeeded())

@@ -63,8 +63,8 @@ def conclusion(result: Result) -> str:
         return _what_is_missing(result)
     if account.unexplained:
         return (
-            f"NOT PROVED: nothing is missing, but {len(account.unexplained)} runs were "
-            f"repeated without a loss that this proof has caused. Was the broker "
+            f"NOT PROVED: nothing is missing, but something has run again without a loss "
+            f"that this proof has caused ({len(account.unexplained)}). Was the broker "
             f"restarted meanwhile, or did it lose its connections? Prove again while it "
             f"is left alone. Logs and ledger: {result.directory}"
         )
@@ -86,20 +86,21 @@ def _remarks(result: Result) -> list[str]:
     account = result.account
     stay = len(account.in_flight)
     return [
-        f"{stay} tasks were still on the broker when nothing had happened for a while: "
-        f"not lost, but nobody took them. The logs say why: {result.directory}"
+        f"Still on the broker when nothing had happened for a while: {stay}. That is not "
+        f"lost, but nobody took it. The logs say why: {result.directory}"
         if stay
         else "",
         _on_stock_redis(result),
-        f"{result.kills} of {result.kills_asked} kills could be done: nobody was there to "
-        f"hit. More --seconds give nodes the time to start again."
+        f"Only {result.kills} of {result.kills_asked} kills could be done: nobody was there "
+        f"to hit. More --seconds give nodes the time to start again."
         if result.kills < result.kills_asked
         else "",
-        f"{len(account.unsure)} tasks could not be sent: the broker did not take them. "
-        f"They do not count."
+        f"Could not be sent: {len(account.unsure)}. The broker did not take them, and they "
+        f"do not count."
         if account.unsure
         else "",
-        f"A node ended by itself {result.ended_by_themselves} times, and was started again."
+        f"Nodes have ended by themselves {_times_said(result.ended_by_themselves)}, and were "
+        f"started again."
         if result.ended_by_themselves
         else "",
         f"The dead letters could not be archived: {result.database_error}. "
@@ -133,7 +134,7 @@ def _what_is_missing(result: Result) -> str:
         else "Look for who deletes on the broker"
     )
     return (
-        f"NOT PROVED: {len(account.missing)} of {len(account.sent)} tasks are missing. The "
+        f"NOT PROVED: of {len(account.sent)} tasks {len(account.missing)} are missing. The "
         f"broker took them, and they have neither succeeded nor become dead letters, nor "
         f"are they on the broker: {named}{more}. {why}: a purge, FLUSHALL, a maxmemory "
         f"policy that evicts, a restart without persistence. Logs and ledger: "
