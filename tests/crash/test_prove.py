@@ -165,7 +165,7 @@ def test_on_stock_redis(redis_site: MakeSite, valkey: Valkey, tmp_path: Path) ->
         assert found["runs_again_without_a_loss"] == []
         ended = found["succeeded"] + sum(found["buried"].values())
         assert ended + len(found["in_flight"]) + len(found["missing"]) == 60
-        assert any("up to 3600 s" in remark for remark in found["remarks"])
+        assert any("up to 3700 s" in remark for remark in found["remarks"])
         assert client.zcard("unacked_index") == client.hlen("unacked") == 1
     assert keys_of(valkey) == {"unacked", "unacked_index"}
 

@@ -22,16 +22,16 @@ from unstuck.prove.blows import Fate, plan
 from unstuck.prove.corner import (
     CONCURRENCY,
     JOB,
-    STOCK_VISIBILITY_SECONDS,
     Corner,
     Plan,
-    is_stock_redis,
     lease_seconds,
+    your_recovery_seconds,
 )
 from unstuck.prove.ledger import SUCCEEDED, Ledger
 from unstuck.prove.nodes import NAMES, START_SECONDS, Nodes
 
 TURN_SECONDS = 0.05
+LETTERS_SECONDS = 0.5
 LOAD = 0.5
 """Which part of what the nodes could run is sent."""
 
@@ -78,9 +78,9 @@ class Result:
     database_error: str
     seconds: float
     lease: float | None
-    your_visibility: float | None
-    """On stock Redis: after how long the project's own workers get back what a dead one
-    had."""
+    your_recovery: float | None
+    """On stock Redis: after how long at most the project's own workers get back what a
+    dead one had."""
 
     ended_by_themselves: int
     directory: str
@@ -137,7 +137,7 @@ class Proof:
     def run(self) -> Result:
         """From the first process to the last trace."""
         began = time.monotonic()
-        your_visibility = self._your_visibility()
+        yours = your_recovery_seconds(self._app)
         lease = lease_seconds(self._app)
         with Corner(self._app, self._plan) as corner:
             with Nodes(self._plan, self._ledger, self._directory) as nodes:
@@ -161,16 +161,10 @@ class Proof:
             database_error=database_error,
             seconds=time.monotonic() - began,
             lease=lease,
-            your_visibility=your_visibility,
+            your_recovery=yours,
             ended_by_themselves=nodes.ended_by_themselves,
             directory=str(self._directory),
         )
-
-    def _your_visibility(self) -> float | None:
-        if not is_stock_redis(self._app):
-            return None
-        own = self._app.conf.broker_transport_options or {}
-        return float(own.get("visibility_timeout", STOCK_VISIBILITY_SECONDS))
 
     def _make_fate(self, lease: float | None) -> Fate:
         order = self._order
@@ -230,7 +224,8 @@ class Proof:
         self._nodes.start_again()
         if time.monotonic() >= self._next_letters:
             self._corner.read_letters()
-            self._next_letters = time.monotonic() + 10 * TURN_SECONDS
+            self._corner.give_back()
+            self._next_letters = time.monotonic() + LETTERS_SECONDS
         time.sleep(TURN_SECONDS)
 
     def _wait_for_the_rest(self, patience: float) -> None:

@@ -112,13 +112,13 @@ def _remarks(result: Result) -> list[str]:
 
 
 def _on_stock_redis(result: Result) -> str:
-    if result.your_visibility is None:
+    if result.your_recovery is None:
         return ""
     return (
-        f"On redis:// what a dead node had comes back after the visibility timeout, of "
-        f"which your workers have {result.your_visibility:g} s. The proof took "
-        f"{VISIBILITY_SECONDS} s for its own connections so as not to wait for it: your "
-        f"recovery takes up to {result.your_visibility:g} s. With unstuck+redis:// it "
+        f"On redis:// what a dead node had comes back after the visibility timeout and the "
+        f"next look for it: with your settings after up to {result.your_recovery:g} s. So "
+        f"as not to wait for that, the proof had a timeout of {VISIBILITY_SECONDS} s, on "
+        f"its own connections only: its times are not yours. With unstuck+redis:// it "
         f"takes seconds (docs/redis-streams.md)."
     )
 
@@ -130,7 +130,7 @@ def _what_is_missing(result: Result) -> str:
     why = (
         "With redis:// a message that is popped in the instant in which its node dies is "
         "lost: use unstuck+redis://. Otherwise look for who deletes on the broker"
-        if result.your_visibility is not None
+        if result.your_recovery is not None
         else "Look for who deletes on the broker"
     )
     return (

@@ -34,7 +34,7 @@ def result(sent: str = "ab", on_broker: str = "", **more: Any) -> Result:
         "database_error": "",
         "seconds": 20.0,
         "lease": 5.0,
-        "your_visibility": None,
+        "your_recovery": None,
         "ended_by_themselves": 0,
         "directory": "/tmp/kept",
         **more,
@@ -85,7 +85,7 @@ def test_what_is_missing_is_named_with_what_to_do() -> None:
     assert conclusion.startswith("NOT PROVED: of 4 tasks 1 are missing.")
     assert "on the broker: d. " in conclusion
     assert "/tmp/kept" in conclusion
-    stock = result("abcd", your_visibility=3600.0)
+    stock = result("abcd", your_recovery=3600.0)
     assert "use unstuck+redis://" in report.conclusion(stock)
 
 
@@ -111,7 +111,7 @@ def test_what_one_should_know_besides() -> None:
         kills_asked=5,
         database_error="no such table: unstuck_deadletter",
         ended_by_themselves=1,
-        your_visibility=60.0,
+        your_recovery=60.0,
     )
 
     stay, stock, kills, ended, database = report.remarks(found)
@@ -119,7 +119,7 @@ def test_what_one_should_know_besides() -> None:
     assert stay.startswith(
         "Still on the broker when nothing had happened for a while: 1."
     )
-    assert "your recovery takes up to 60 s" in stock
+    assert "with your settings after up to 60 s" in stock
     assert kills.startswith("Only 2 of 5 kills could be done")
     assert "ended by themselves once" in ended
     assert "no such table: unstuck_deadletter. " in database
