@@ -219,6 +219,17 @@ def test_a_broker_that_is_away(redis_site: MakeSite, tmp_path: Path) -> None:
     assert list((tmp_path / "t").iterdir()) == []
 
 
+def test_a_broker_that_is_not_shared(redis_site: MakeSite, tmp_path: Path) -> None:
+    """It says which ones are."""
+    site = redis_site()
+    site.broker = "memory://"
+    with proving(site, tmp_path / "t") as command:
+        status, _, err = command.finish(40)
+    assert status == 1
+    assert err.startswith("Error: The broker is memory://")
+    assert "unstuck+redis://, redis:// or amqp://" in err
+
+
 def test_settings_no_worker_starts_with(
     streams_site: MakeSite, valkey: Valkey, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from celery.worker.consumer.delayed_delivery import DelayedDelivery
 from unstuck import project
 from unstuck.profile import POOL
 from unstuck.prove import ledger
-from unstuck.prove.corner import CONCURRENCY, Plan, set_apart
+from unstuck.prove.apart import CONCURRENCY, Plan, set_apart
 from unstuck.recorder.step import RecorderStep
 
 

@@ -16,7 +16,7 @@ from django.conf import settings
 
 from unstuck.core.errors import ProofFailed
 from unstuck.dev import tether
-from unstuck.prove.corner import Plan
+from unstuck.prove.apart import Plan
 from unstuck.prove.ledger import Ledger
 
 NAMES = ("a", "b")

@@ -17,16 +17,16 @@ from unstuck import project
 from unstuck.core.errors import ProofFailed
 from unstuck.letters.letter import Letter
 from unstuck.prove.account import KILLS, Account, Loss
-from unstuck.prove.archiving import archive_and_forget
-from unstuck.prove.blows import Fate, plan
-from unstuck.prove.corner import (
+from unstuck.prove.apart import (
     CONCURRENCY,
     JOB,
-    Corner,
     Plan,
     lease_seconds,
     your_recovery_seconds,
 )
+from unstuck.prove.archiving import archive_and_forget
+from unstuck.prove.blows import Fate, plan
+from unstuck.prove.corner import Corner
 from unstuck.prove.ledger import SUCCEEDED, Ledger
 from unstuck.prove.nodes import NAMES, START_SECONDS, Nodes
 

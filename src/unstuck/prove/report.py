@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unstuck.prove.account import KILLS, NODE_FROZEN, Recovery
-from unstuck.prove.corner import VISIBILITY_SECONDS
+from unstuck.prove.apart import VISIBILITY_SECONDS
 from unstuck.prove.proof import Result
 
 Row = tuple[object, ...]

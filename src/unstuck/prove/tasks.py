@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import shared_task
 
-from unstuck.prove.corner import JOB
+from unstuck.prove.apart import JOB
 from unstuck.prove.ledger import FAILED, SUCCEEDED, note
 
 TICK_SECONDS = 0.05
