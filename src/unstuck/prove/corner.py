@@ -37,7 +37,7 @@ class Corner:
     """
 
     def __init__(self, app: Any, plan: Plan) -> None:
-        self.letters: list[Letter] = []
+        self._letters: dict[str, Letter] = {}
         self._app = app
         self._plan = plan
         self._stock_redis = is_stock_redis(app)
@@ -55,10 +55,9 @@ class Corner:
     def __enter__(self) -> Self:
         self._queue = set_apart(self._app, self._plan)
         try:
-            with asking(self._app) as connection:
-                self._queue(connection.default_channel).declare()
+            self._declare()
             self.read_letters()
-        except ProofFailed:  # Somebody has stopped us just now.
+        except KeyboardInterrupt:
             self.__exit__()
             raise
         return self
@@ -69,6 +68,11 @@ class Corner:
             self._open.close()
         with suppress(*self._errors), asking(self._app) as connection:
             self._delete(connection)
+
+    @property
+    def letters(self) -> list[Letter]:
+        """The dead letters so far, each once however often it was delivered."""
+        return list(self._letters.values())
 
     def send(self, task: str, args: tuple[Any, ...], task_id: str) -> bool:
         """Send one task; whether the broker has surely taken it."""
@@ -92,7 +96,8 @@ class Corner:
                 self._reader = self._open.enter_context(letter_reader(self._app))
             while batch := self._reader.read(LETTERS_AT_ONCE, wait=0.0):
                 for received in batch:
-                    self.letters.append(received.letter())
+                    letter = received.letter()
+                    self._letters[letter.id] = letter
                     received.ack()
         except self._errors:
             self._reader = None
@@ -140,6 +145,18 @@ class Corner:
                 return not (census.waiting or census.reserved or census.delayed)
         except self._errors:
             return False
+
+    def _declare(self) -> None:
+        try:
+            with asking(self._app) as connection:
+                self._queue(connection.default_channel).declare()
+        except BrokerUnreachable:
+            raise
+        except self._errors as error:
+            raise ProofFailed(
+                f"The broker does not let us declare the queue {self._plan.queue}, so "
+                f"nothing was tried: {error}"
+            ) from error
 
     def _readers(self, connection: Any) -> int:
         if self._stock_redis:

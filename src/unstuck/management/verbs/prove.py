@@ -63,8 +63,13 @@ def run(options: dict[str, Any], out: TextIO) -> int:
 
     # What our part in the broker has to say of dead nodes is not news here.
     logging.getLogger("unstuck").addHandler(logging.NullHandler())
-    with _stoppable():
-        result = prove(project.our_app(), order, say)
+    try:
+        with _stoppable():
+            result = prove(project.our_app(), order, say)
+    except KeyboardInterrupt as stopped:
+        raise ProofFailed(
+            f"Stopped by {stopped}: nothing is proved, and nothing is left."
+        ) from None
     if options["json"]:
         print_json(report.as_data(result), out)
     else:
@@ -104,16 +109,20 @@ def _count(text: str) -> int:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Raise ``ProofFailed`` on the first signal that ends us; cleaning up goes on."""
+    """Raise ``KeyboardInterrupt`` on the first signal that ends us, and on no other.
+
+    Cleaning up is bounded, and must not be cut short. What others catch must not catch it.
+    """
 
     def stop(number: int, _: object) -> NoReturn:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         sys.stderr.write("Cleaning up …\n")
-        name = signal.Signals(number).name
-        raise ProofFailed(f"Stopped by {name}: nothing is proved, and nothing is left.")
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
-    earlier = [(number, signal.signal(number, stop)) for number in SIGNALS]
+    # What `nohup` has us ignore stays ignored.
+    heard = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    earlier = [(number, signal.signal(number, stop)) for number in heard]
     try:
         yield
     finally:
