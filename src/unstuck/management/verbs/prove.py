@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -117,7 +118,7 @@ def _stoppable() -> Iterator[None]:
     def stop(number: int, _: object) -> NoReturn:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
-        sys.stderr.write("Cleaning up …\n")
+        os.write(2, "Cleaning up …\n".encode())
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     # What `nohup` has us ignore stays ignored.
