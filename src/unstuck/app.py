@@ -20,6 +20,7 @@ from kombu.utils.imports import symbol_by_name
 from unstuck import conf, configuration, profile
 from unstuck.core import publish
 from unstuck.core.errors import OutboxError
+from unstuck.letters.queue import NAME as DEAD
 from unstuck.outbox.publication import Capture, Publication
 from unstuck.profile import PUBLISH_SECONDS
 from unstuck.recorder.step import RecorderStep
@@ -51,6 +52,12 @@ class Celery(celery.Celery):
 
     consumer_in_charge: Any = None
     """The consumer of the worker that this process is, if it is one."""
+
+    dead_letters = DEAD
+    """The queue that its dead letters wait in."""
+
+    delays_on_broker = True
+    """Whether messages wait for their time on RabbitMQ, which takes queues of its own."""
 
     lease_options: Mapping[str, Any] = MappingProxyType({})
     """What a broker that keeps leases is told of this process."""

@@ -53,6 +53,17 @@ def swap(app: Any) -> str:
     return f"{place} `from unstuck import Celery` for `from celery import Celery`."
 
 
+def home_of(app: Any) -> str:
+    """A module that has the app, for another process to import; empty if none has."""
+    own = [
+        name
+        for name, module in list(sys.modules.items())
+        if not name.startswith(("__", "celery.", "unstuck."))
+        if any(value is app for value in list(getattr(module, "__dict__", {}).values()))
+    ]
+    return min(own, key=len, default="")
+
+
 def load_tasks(app: Any) -> None:
     """Import the modules that a worker would import for their tasks.
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unstuck.core import broker
-from unstuck.letters.queue import NAME as DEAD
-from unstuck.letters.queue import asking
+from unstuck.letters.queue import asking, name_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,7 @@ UNTOLD = ("oldest_seconds", "reserved", "delayed")
 
 def names_of(app: Any) -> list[str]:
     """The queues that a worker of this project consumes, and that of the dead letters."""
-    return [*app.amqp.queues.consume_from, DEAD]
+    return [*app.amqp.queues.consume_from, name_for(app)]
 
 
 def count(app: Any, names: Iterable[str]) -> list[QueueFacts]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -11,8 +10,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -24,15 +21,21 @@ from tests.node import Node, Site
 from tests.services import Valkey
 from tests.waiting import eventually
 from unstuck.dev import tether
+from unstuck.prove import account, ledger
+from unstuck.prove.account import (
+    CHILD_KILLED,
+    CONNECTIONS_CUT,
+    MAIN_KILLED,
+    NODE_FROZEN,
+    SERVER_FROZEN,
+    SERVER_RESTARTED,
+    TREE_KILLED,
+    Loss,
+)
+from unstuck.prove.ledger import Run
 
 MODULE = "tests.project.streams"
 JOBS = ("-I", MODULE)
-
-SETTLE_SECONDS = 1.0
-"""What may pass between the end of a run and the server's taking of its ending."""
-
-RECOVERY_SECONDS = 6.0
-"""The same, after the server or the node was away."""
 
 MOST_MAINS_KILLED = 5
 """Of one node within a minute; eight would be a crash loop, and the end of the node."""
@@ -48,62 +51,8 @@ class DurableValkey(Valkey):
 # The ledger.
 
 
-@dataclass(eq=False)
-class Run:
-    """One run of one attempt of one id."""
-
-    task_id: str
-    attempt: int
-    node: str
-    pid: int
-    start: float
-    end: float | None = None
-    how: str = ""
-    last_sign: float = 0.0
-
-
-class Ledger:
-    """What the jobs have written, read as it grows."""
-
-    def __init__(self, path: Path) -> None:
-        self.runs: list[Run] = []
-        self.ended: set[str] = set()
-        """The ids of which a run has succeeded or failed."""
-
-        self._path = path
-        self._place = 0
-        self._open: dict[tuple[int, str, int], Run] = {}
-
-    def read(self) -> Ledger:
-        """Read what is new, up to the last whole line."""
-        if self._path.exists():
-            with self._path.open("rb") as file:
-                file.seek(self._place)
-                whole, newline, _ = file.read().rpartition(b"\n")
-            self._place += len(whole) + len(newline)
-            for line in whole.splitlines():
-                self._take(json.loads(line))
-        return self
-
-    def _take(self, line: dict[str, Any]) -> None:
-        if "attempt" not in line:
-            return
-        key = (line["pid"], line["id"], line["attempt"])
-        if line["event"] == "start":
-            run = Run(line["id"], line["attempt"], line["node"], line["pid"], 0.0)
-            run.start = line["mono"]
-            self._open[key] = run
-            self.runs.append(run)
-        run = self._open[key]
-        run.last_sign = line["mono"]
-        if line["event"] == "end":
-            run.end, run.how = line["mono"], line["how"]
-            if run.how != "retried":
-                self.ended.add(run.task_id)
-
-    def of(self, task_id: str) -> list[Run]:
-        """The runs of an id, in order."""
-        return [run for run in self.read().runs if run.task_id == task_id]
+class Ledger(ledger.Ledger):
+    """What the jobs have written, and waiting for it."""
 
     def wait_for_start(self, task_id: str, count: int = 1, seconds: float = 30) -> Run:
         """The run that is the so manyeth of an id, once it has begun."""
@@ -289,17 +238,6 @@ def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
 # What hits it.
 
 
-@dataclass(frozen=True)
-class Loss:
-    """Something that happened to a node, a process or the server, and when."""
-
-    kind: str
-    start: float
-    end: float
-    node: str = ""
-    pid: int = 0
-
-
 @dataclass
 class Chaos:
     """Breaks things at random, one thing at a time, and takes down what it broke."""
@@ -361,7 +299,7 @@ class Chaos:
             if name != but and (children := node.children_pids):
                 pid, start = self.dice.choice(children), time.monotonic()
                 signal_all([pid], signal.SIGKILL)
-                self._note("child killed", start, pid=pid)
+                self._note(CHILD_KILLED, start, pid=pid)
 
     def kill_main(self) -> None:
         """SIGKILL of a main; its supervisor starts another one."""
@@ -374,14 +312,14 @@ class Chaos:
                 self._mains[name] = [*recent, now]
                 signal_all([main], signal.SIGKILL)
                 # Its children end when they notice, or when they are told to.
-                self._note("main killed", now, more=0.5, node=name)
+                self._note(MAIN_KILLED, now, more=0.5, node=name)
 
     def kill_tree(self) -> None:
         """SIGKILL of all processes of a node, which is then started again."""
         name, node = self._any_node()
         start = time.monotonic()
         node.kill_tree()
-        self._note("tree killed", start, node=name)
+        self._note(TREE_KILLED, start, node=name)
         self._mains.pop(name, None)
         self.fleet.start(name)
 
@@ -398,7 +336,7 @@ class Chaos:
             time.sleep(min(self.dice.expovariate(1 / 2), self.stop_seconds / 3))
             self.kill_child(but=name)
         signal_all(pids, signal.SIGCONT)
-        self._note("node stopped", start, node=name)
+        self._note(NODE_FROZEN, start, node=name)
 
     # The server.
 
@@ -410,14 +348,14 @@ class Chaos:
             for one in client.client_list():
                 if int(one["id"]) != mine and self.dice.random() < 0.5:
                     client.client_kill_filter(_id=one["id"])
-        self._note("connections cut", start)
+        self._note(CONNECTIONS_CUT, start)
 
     def restart_server(self) -> None:
         """SIGKILL of the server, which is started again with what it wrote down."""
         start = time.monotonic()
         self.server.kill()
         self.server.start()
-        self._note("server restarted", start)
+        self._note(SERVER_RESTARTED, start)
 
     def freeze_server(self) -> None:
         """SIGSTOP of the server for a while."""
@@ -427,105 +365,14 @@ class Chaos:
             time.sleep(self.freeze_seconds)
         finally:
             os.kill(pid, signal.SIGCONT)
-        self._note("server frozen", start)
-
-
-AWAY = frozenset({"server restarted", "server frozen", "connections cut"})
-"""What hits no run, but whoever publishes just then cannot know whether it worked."""
-
-STOPPED = "node stopped"
+        self._note(SERVER_FROZEN, start)
 
 
 # The account.
 
 
-@dataclass
-class Account:
-    """Whether all that was sent has ended, and why what ran again did."""
-
-    sent: set[str]
-    unsure: set[str]
-    runs: list[Run]
-    buried: Counter[str]
-    """How many letters there are of each id."""
-
-    losses: list[Loss]
-
-    def __post_init__(self) -> None:
-        self.by_attempt: dict[tuple[str, int], list[Run]] = defaultdict(list)
-        for run in sorted(self.runs, key=lambda run: run.start):
-            self.by_attempt[run.task_id, run.attempt].append(run)
-        self.succeeded = {run.task_id for run in self.runs if run.how == "succeeded"}
-        self.started = {run.task_id for run in self.runs}
-        self.causes: Counter[str] = Counter()
-        self.unexplained: list[str] = []
-        self.overlapping: list[str] = []
-        for (task_id, attempt), runs in self.by_attempt.items():
-            if len(runs) > 1:
-                self._explain(task_id, attempt, runs)
-
-    @property
-    def lost(self) -> list[str]:
-        """The ids that the server took, and that have not ended."""
-        taken = self.sent | (self.unsure & self.started)
-        return sorted(taken - self.succeeded - set(self.buried))
-
-    def _explain(self, task_id: str, attempt: int, runs: list[Run]) -> None:
-        # What could not publish its retry runs again instead.
-        hits = [self._hits(run, publishes=run.how == "retried") for run in runs]
-        earlier = [
-            "retry published twice: " + cause
-            for before in range(attempt)
-            for run in self.by_attempt[task_id, before]
-            for cause in self._hits(run, publishes=True)
-        ]
-        causes = [min(of_one) for of_one in hits if of_one]
-        allowed = [*causes, *earlier]
-        if len(runs) - 1 > len(allowed):
-            self.unexplained.append(self._told(task_id, attempt))
-        self.causes.update(allowed[: len(runs) - 1])
-        for one, other in pairwise(runs):
-            over = one.end or one.last_sign
-            stopped = self._was_stopped(one) or self._was_stopped(other)
-            if other.start < over and not stopped and not earlier:
-                self.overlapping.append(self._told(task_id, attempt))
-
-    def _hits(self, run: Run, *, publishes: bool = False) -> list[str]:
-        """What hit a run before the server knew of its end."""
-        settled = self._settled(run)
-        return [
-            loss.kind
-            for loss in self.losses
-            if loss.end >= run.start - SETTLE_SECONDS
-            and loss.start <= settled
-            and (publishes or loss.kind not in AWAY)
-            and loss.node in ("", run.node)
-            and loss.pid in (0, run.pid)
-        ]
-
-    def _settled(self, run: Run) -> float:
-        """By when the server must have known of its end, if there was one."""
-        by = (run.end or run.last_sign) + SETTLE_SECONDS
-        for loss in sorted(self.losses, key=lambda loss: loss.start):
-            away = loss.kind in AWAY or (loss.kind, loss.node) == (STOPPED, run.node)
-            if away and loss.start <= by <= loss.end + RECOVERY_SECONDS:
-                by = loss.end + RECOVERY_SECONDS
-        return by
-
-    def _was_stopped(self, run: Run) -> bool:
-        over = run.end or run.last_sign
-        return any(
-            loss.start <= over and loss.end >= run.start - SETTLE_SECONDS
-            for loss in self.losses
-            if (loss.kind, loss.node) == (STOPPED, run.node)
-        )
-
-    def _told(self, task_id: str, attempt: int) -> str:
-        runs = self.by_attempt[task_id, attempt]
-        told = [
-            f"{run.node}/{run.pid} {run.start:.2f}-{run.end or 0:.2f}" for run in runs
-        ]
-        return f"{task_id} attempt {attempt}: {'; '.join(told)}"
+class Account(account.Account):
+    """As the tests tell it and judge it."""
 
     @property
     def numbers(self) -> Mapping[str, object]:

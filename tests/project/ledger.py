@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from typing import Any
+
+from unstuck.prove import ledger
 
 VARIABLE = "PROJECT_LEDGER"
 
 
 def write(event: str, **facts: Any) -> None:
     """Add an event to the ledger. Survives SIGKILL right after."""
-    line = json.dumps({"event": event, "pid": os.getpid(), "at": time.time(), **facts})
-    ledger = os.open(
-        os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
-    )
-    try:
-        os.write(ledger, line.encode() + b"\n")
-    finally:
-        os.close(ledger)
+    ledger.write(os.environ[VARIABLE], event, **facts)
 
 
 def count(event: str) -> int:

@@ -13,15 +13,14 @@ from typing import Any
 from celery import shared_task
 
 from tests.project import ledger
+from unstuck.prove.ledger import note
 
 TICK_SECONDS = 0.05
 LONG = 600
 
 
 def _note(event: str, task: Any, **facts: Any) -> None:
-    request, at = task.request, time.monotonic()
-    whose = {"id": request.id, "attempt": request.retries, "node": request.hostname}
-    ledger.write(event, **whose, mono=at, **facts)
+    note(os.environ[ledger.VARIABLE], event, task.request, **facts)
 
 
 def _live(task: Any, seconds: float) -> None:

@@ -9,7 +9,8 @@ UnstuckError
  ├ NotAllSent          some of many tasks that were published at once
  ├ OutboxError         a message that cannot be written to the outbox
  │  └ OutboxFull       because there are as many as there may be
- └ BrokerUnreachable   the broker did not answer in time
+ ├ BrokerUnreachable   the broker did not answer in time
+ └ ProofFailed         `unstuck prove` that could not be carried out
 """
 
 from __future__ import annotations
@@ -74,3 +75,7 @@ class NoApp(UnstuckError):
 
 class BrokerUnreachable(UnstuckError):
     """The broker did not answer in time."""
+
+
+class ProofFailed(UnstuckError):
+    """`unstuck prove` could not be carried out, so nothing is proved."""

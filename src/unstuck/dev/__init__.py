@@ -1,1 +1,1 @@
-"""What `manage.py unstuck dev` runs on; none of it is used in production."""
+"""What `manage.py unstuck dev` runs on; no worker in production uses any of it."""

@@ -27,19 +27,25 @@ PERSISTENT = 2
 """AMQP's delivery mode for what must survive a restart of the broker."""
 
 
+def name_for(app: Any) -> str:
+    """What the queue of an app's dead letters is called: one app may have its own."""
+    return str(getattr(app, "dead_letters", NAME))
+
+
 def bury(app: Any, letter: Letter, *, producer: Any = None) -> None:
     """Put a letter on the broker. Raises when the broker did not take it.
 
     With a ``producer`` whose channel carries it out later, nothing is asked of the broker.
     """
+    name = name_for(app)
     _publish(
         app,
         letter.to_wire(),
         producer=producer,
         serializer="json",
         exchange="",
-        routing_key=NAME,
-        declare=[] if producer else [dead_letter_queue()],
+        routing_key=name,
+        declare=[] if producer else [dead_letter_queue(name)],
         delivery_mode=PERSISTENT,
     )
 
@@ -83,7 +89,8 @@ def waiting(app: Any) -> int:
     Raises ``BrokerUnreachable`` when the broker cannot be asked.
     """
     with asking(app) as connection:
-        declared = dead_letter_queue()(connection.default_channel).queue_declare()
+        dead = dead_letter_queue(name_for(app))
+        declared = dead(connection.default_channel).queue_declare()
         return int(declared.message_count)
 
 
@@ -95,7 +102,9 @@ def asking(app: Any) -> Iterator[Any]:
     """
     try:
         with app.connection_for_read() as connection:
-            connection.ensure_connection(max_retries=1, timeout=PUBLISH_SECONDS)
+            connection.ensure_connection(
+                max_retries=1, interval_start=0.2, timeout=PUBLISH_SECONDS
+            )
             yield connection
     except (OperationalError, OSError) as error:
         url = app.connection_for_read().as_uri()

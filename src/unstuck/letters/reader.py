@@ -19,7 +19,7 @@ from unstuck.core.verdict import Reason
 from unstuck.letters import drops
 from unstuck.letters.letter import Letter
 from unstuck.letters.message import StoredMessage
-from unstuck.letters.queue import NAME
+from unstuck.letters.queue import NAME, name_for
 from unstuck.rabbit.queues import dead_letter_queue
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,9 @@ class Received(ABC):
 class LetterReader(ABC):
     """Reads dead letters from the broker, within a ``with`` block."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, name: str) -> None:
         self._connection = connection
+        self._name = name
 
     def __enter__(self) -> Self:
         self._connection.ensure_connection(max_retries=1, interval_start=0)
@@ -72,10 +73,10 @@ class LetterReader(ABC):
 
 def letter_reader(app: Any) -> LetterReader:
     """A reader for the broker of this app."""
-    connection = app.connection_for_read()
+    connection, name = app.connection_for_read(), name_for(app)
     if _pops_before_it_notes(connection):
-        return _RedisReader(connection)
-    return _ConsumingReader(connection)
+        return _RedisReader(connection, name)
+    return _ConsumingReader(connection, name)
 
 
 def _pops_before_it_notes(connection: Any) -> bool:
@@ -91,7 +92,7 @@ class _ConsumingReader(LetterReader):
         self._received: deque[Any] = deque()
         consumer = kombu.Consumer(
             channel,
-            queues=[dead_letter_queue()],
+            queues=[dead_letter_queue(self._name)],
             on_message=self._received.append,
             prefetch_count=PREFETCH,
             accept=["json"],
@@ -127,7 +128,7 @@ class _RedisReader(LetterReader):
     def _open(self, channel: Any) -> None:
         self._channel = channel
         # kombu's client adds the prefix itself to some commands, and not to these.
-        self._key = f"{channel.global_keyprefix}{NAME}"
+        self._key = f"{channel.global_keyprefix}{self._name}"
 
     def read(self, at_most: int, *, wait: float) -> list[Received]:
         """See ``LetterReader``."""

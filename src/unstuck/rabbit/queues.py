@@ -143,9 +143,9 @@ class _DeadLetterQueue(SafeQueue):
         return {**QUORUM, "x-delivery-limit": NO_LIMIT}
 
 
-def dead_letter_queue() -> kombu.Queue:
+def dead_letter_queue(name: str = DEAD) -> kombu.Queue:
     """The durable queue that dead letters wait in until they are archived."""
-    return _DeadLetterQueue(DEAD, kombu.Exchange(""), routing_key=DEAD, durable=True)
+    return _DeadLetterQueue(name, kombu.Exchange(""), routing_key=name, durable=True)
 
 
 def arguments_of(channel: Any, queue: kombu.Queue) -> dict[str, Any] | None:

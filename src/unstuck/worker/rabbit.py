@@ -50,14 +50,15 @@ class Rabbit:
         channel = connection.default_channel
         if not server.has_quorum_queues(channel):
             return
-        consumed = [*self._app.amqp.queues.consume_from.values(), dead_letter_queue()]
+        dead = dead_letter_queue(queue.name_for(self._app))
+        consumed = [*self._app.amqp.queues.consume_from.values(), dead]
         found = [self._look_at(channel, each) for each in consumed]
         if any(is_quorum(arguments) for arguments in found[:-1]):
             connection.transport.qos_semantics_matches_spec = lambda _: True
 
     def prepare_delays(self, connection: Any) -> None:
         """Let messages whose time has not come wait on the broker, if it can do that."""
-        if connection.transport.driver_type != "amqp":
+        if connection.transport.driver_type != "amqp" or not self._app.delays_on_broker:
             return
         if not server.has_quorum_queues(connection.default_channel):
             return

@@ -69,6 +69,19 @@ def test_a_buried_letter_is_read_as_it_was(app: Celery) -> None:
     assert queue.waiting(app) == 0
 
 
+def test_an_app_may_have_a_queue_of_its_own(app: Celery) -> None:
+    """Its letters go there and come from there, and the others see none of it."""
+    apart = project()
+    apart.dead_letters = "apart"
+    queue.bury(apart, LETTER)
+
+    assert (queue.waiting(app), queue.waiting(apart)) == (0, 1)
+    with letter_reader(apart) as reader:
+        (found,) = reader.read(10, wait=1)
+        found.ack()
+    assert queue.waiting(apart) == 0
+
+
 def test_what_waits_can_be_counted(app: Celery) -> None:
     """How many letters are on the broker and not yet archived."""
     assert queue.waiting(app) == 0
