@@ -107,6 +107,19 @@ def test_a_queue_that_is_there_is_used_as_it_is(
     assert "docs/rabbitmq.md" in media
 
 
+def test_a_queue_is_no_reason_not_to_work(amqp_site: MakeSite) -> None:
+    """The project wants it to be a quorum queue, by Celery's own setting; it is not."""
+    site = amqp_site(CELERY_TASK_DEFAULT_QUEUE_TYPE="quorum", CELERY_TASK_QUEUES=None)
+    with site.node() as node:
+        late = send(site, "add", 1, 2, countdown=2)
+        now = send(site, "add", 1, 2)
+        eventually(lambda: site.runs(now) == 1, 20)
+        eventually(lambda: site.runs(late) == 1, 20)
+        log = node.log()
+
+    assert "x-queue-type: None, not 'quorum'" in log
+
+
 # Delays.
 
 

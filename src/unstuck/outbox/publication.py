@@ -19,13 +19,14 @@ from kombu.exceptions import EncodeError
 from kombu.utils import json
 
 from unstuck.core.clock import system_clock
-from unstuck.rabbit.queues import SafeQueue
+from unstuck.rabbit.queues import PatientQueue, SafeQueue
 
 PATIENCE = ("retry", "retry_policy", "timeout", "confirm_timeout")
 """How long the caller waits: of no concern to who sends it later."""
 
 KINDS: Mapping[str, type] = {
     "safe queue": SafeQueue,
+    "patient queue": PatientQueue,
     "queue": Queue,
     "exchange": Exchange,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import kombu
 
@@ -41,20 +41,20 @@ INTEGERS = frozenset({"signedint", "long", "short", "byte", "unsignedint"})
 logger = logging.getLogger(__name__)
 
 
-class SafeQueue(kombu.Queue):  # type: ignore[misc] # kombu is untyped here
-    """A queue that is declared with our arguments, unless it is there already."""
+class PatientQueue(kombu.Queue):  # type: ignore[misc] # kombu is untyped here
+    """A queue that is declared unless it is there already, in whatever way."""
 
     @classmethod
-    def of(cls, queue: kombu.Queue) -> SafeQueue:
+    def of(cls, queue: kombu.Queue) -> Self:
         """The same queue as one of these."""
         return cls(**queue.as_dict(), on_declared=queue.on_declared)
 
     def queue_declare(
         self, nowait: bool = False, passive: bool = False, channel: Any = None
     ) -> Any:
-        """Declare it. What RabbitMQ has against our arguments is no error."""
+        """Declare it. What RabbitMQ has against arguments of ours is no error."""
         channel = channel or self.channel
-        if passive or not self._may_be_ours(channel):
+        if passive or not self._is_lasting_on(channel):
             return super().queue_declare(nowait, passive, channel)
         told = self._declare_safely(channel)
         if told is None:
@@ -70,25 +70,14 @@ class SafeQueue(kombu.Queue):  # type: ignore[misc] # kombu is untyped here
 
     def ours(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Our arguments beside those of the project, which win."""
-        added: dict[str, Any] = {**QUORUM, "x-delivery-limit": DELIVERY_LIMIT}
-        if "x-dead-letter-exchange" in own:
-            return added
-        added |= {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD}
-        if _refuses_what_is_too_much(own):
-            # A letter that is on its way survives a crash of the broker, too.
-            added |= {
-                "x-dead-letter-strategy": "at-least-once",
-                "x-overflow": "reject-publish",
-            }
-        return added
+        return {}
 
-    def _may_be_ours(self, channel: Any) -> bool:
+    def _is_lasting_on(self, channel: Any) -> bool:
         return (
             bool(self.name)
             and self.durable
             and not (self.exclusive or self.auto_delete)
             and server.has_quorum_queues(channel)
-            and "x-queue-type" not in self._own_arguments(channel)
         )
 
     def _own_arguments(self, channel: Any) -> dict[str, Any]:
@@ -124,7 +113,8 @@ class SafeQueue(kombu.Queue):  # type: ignore[misc] # kombu is untyped here
                 # Somebody else has just made it; or quorum queues cannot do what the
                 # project wants of it, such as priorities.
                 refusal = server.words_of(error)
-        logger.warning("Queue %s is a classic one: %s", self.name, refusal)
+        if arguments != self._own_arguments(channel):
+            logger.warning("Queue %s is a classic one: %s", self.name, refusal)
         return None
 
     def _look(self, channel: Any) -> Any:
@@ -136,10 +126,34 @@ class SafeQueue(kombu.Queue):  # type: ignore[misc] # kombu is untyped here
         )
 
 
-class _DeadLetterQueue(SafeQueue):
+class SafeQueue(PatientQueue):
+    """One that is made a quorum queue, whose drops become letters.
+
+    Unless the project says itself what type of queue it is.
+    """
+
+    def ours(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Our arguments beside those of the project, which win."""
+        if "x-queue-type" in own:
+            return {}
+        added: dict[str, Any] = {**QUORUM, "x-delivery-limit": DELIVERY_LIMIT}
+        if "x-dead-letter-exchange" in own:
+            return added
+        added |= {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD}
+        if _refuses_what_is_too_much(own):
+            # A letter that is on its way survives a crash of the broker, too.
+            added |= {
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            }
+        return added
+
+
+class _DeadLetterQueue(PatientQueue):
     """Where letters wait. What it dropped would be gone."""
 
     def ours(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Replicated, and never dropped."""
         return {**QUORUM, "x-delivery-limit": NO_LIMIT}
 
 
@@ -155,7 +169,7 @@ def arguments_of(channel: Any, queue: kombu.Queue) -> dict[str, Any] | None:
     difference. ``None`` when that does not lead to an end.
     """
     said: dict[str, Any] = dict(queue.queue_arguments or {})
-    if isinstance(queue, SafeQueue):
+    if isinstance(queue, PatientQueue):
         said = queue.wanted(channel)
     for _ in range(MOST_QUESTIONS):
         try:

@@ -16,7 +16,7 @@ from unstuck.letters.message import DEATH_HEADERS, DEATHS, StoredMessage
 from unstuck.profile import PUBLISH_SECONDS
 from unstuck.rabbit import delays, server
 from unstuck.rabbit.queues import (
-    SafeQueue,
+    PatientQueue,
     arguments_of,
     dead_letter_queue,
     differences,
@@ -50,10 +50,10 @@ class Rabbit:
         channel = connection.default_channel
         if not server.has_quorum_queues(channel):
             return
-        dead = dead_letter_queue(queue.name_for(self._app))
-        consumed = [*self._app.amqp.queues.consume_from.values(), dead]
+        self._look_at_letters(connection)
+        consumed = self._app.amqp.queues.consume_from.values()
         found = [self._look_at(channel, each) for each in consumed]
-        if any(is_quorum(arguments) for arguments in found[:-1]):
+        if any(is_quorum(arguments) for arguments in found):
             connection.transport.qos_semantics_matches_spec = lambda _: True
 
     def prepare_delays(self, connection: Any) -> None:
@@ -68,7 +68,11 @@ class Rabbit:
             with self._app.connection_for_write() as other:
                 other.ensure_connection(max_retries=1, timeout=PUBLISH_SECONDS)
                 self.can_delay = delays.prepare(other, consumed, kind)
-        except (OperationalError, OSError, *connection.channel_errors) as error:
+        except (
+            OperationalError,
+            *connection.connection_errors,
+            *connection.channel_errors,
+        ) as error:
             logger.warning(
                 "Messages with an ETA wait in this worker, not on RabbitMQ: %s",
                 server.words_of(error),
@@ -95,10 +99,20 @@ class Rabbit:
         message.ack_log_error(logger, consumer.connection_errors)
         return True
 
+    def _look_at_letters(self, connection: Any) -> None:
+        """What the broker drops needs their queue; what we bury would say so itself."""
+        name = queue.name_for(self._app)
+        with connection.channel() as channel:
+            try:
+                self._look_at(channel, dead_letter_queue(name))
+            except connection.channel_errors as error:
+                words = server.words_of(error)
+                logger.warning("The queue of letters cannot be declared: %s", words)
+
     def _look_at(self, channel: Any, each: Any) -> Mapping[str, Any] | None:
         each(channel).declare()
         found = arguments_of(channel, each)
-        if isinstance(each, SafeQueue) and each.name not in self._told:
+        if isinstance(each, PatientQueue) and each.name not in self._told:
             self._told.add(each.name)
             _tell(each, each.wanted(channel), found)
         return found
@@ -116,7 +130,7 @@ def forget_deaths(message: Any) -> None:
 
 
 def _tell(
-    each: SafeQueue, wanted: Mapping[str, Any], found: Mapping[str, Any] | None
+    each: PatientQueue, wanted: Mapping[str, Any], found: Mapping[str, Any] | None
 ) -> None:
     differing = differences(wanted, found)
     if not differing:

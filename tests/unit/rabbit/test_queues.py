@@ -46,6 +46,11 @@ def test_a_dead_letter_exchange_of_the_project_stays() -> None:
     assert set(ours) == {"x-queue-type", "x-delivery-limit"}
 
 
+def test_a_queue_that_says_its_type_is_as_it_says() -> None:
+    """Then stock Celery with the same settings can declare it, too."""
+    assert SafeQueue("q").ours({"x-queue-type": "quorum"}) == {}
+
+
 def test_a_copy_is_the_same_queue() -> None:
     """All that a queue says of itself is kept, also when it is bound."""
     queue = kombu.Queue("q", kombu.Exchange("e"), "key", message_ttl=5, alias="a")

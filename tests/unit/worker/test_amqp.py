@@ -9,7 +9,7 @@ import pytest
 from kombu.common import Broadcast
 
 from unstuck import Celery
-from unstuck.rabbit.queues import SafeQueue
+from unstuck.rabbit.queues import PatientQueue, SafeQueue
 
 
 def app_with(**settings: Any) -> Celery:
@@ -36,14 +36,15 @@ def test_all_queues_are_declared_safely() -> None:
     "setting", ["task_default_queue_type", "task_create_missing_queue_type"]
 )
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
-def test_a_project_that_says_what_queues_are_gets_celerys(
+def test_nothing_is_added_where_a_project_says_what_queues_are(
     setting: str, kind: str
 ) -> None:
-    """Nothing of ours is added to any of them."""
+    """They are patient with what is there, and that is all."""
     app = app_with(**{setting: kind})
 
-    assert type(app.amqp.queues["celery"]) is kombu.Queue
-    assert type(app.amqp.queues["other"]) is kombu.Queue
+    assert type(app.amqp.queues["celery"]) is PatientQueue
+    assert type(app.amqp.queues["other"]) is PatientQueue
+    assert app.amqp.queues["other"].ours({}) == {}
 
 
 def test_a_queue_of_another_kind_stays_what_it_is() -> None:
