@@ -194,11 +194,10 @@ def _write(publications: Sequence[Publication]) -> Written:
     except OutboxFull:
         raise
     except OutboxError:
-        is_there = connection.connection is not None and connection.is_usable()
-        if is_there or not was_there:
+        if not was_there:
             raise
-        # The server has closed it while nobody used it.
-        connection.close()
+        # The server may have closed it while nobody used it.
+        connection.close_if_unusable_or_obsolete()
         return write(publications, NOW)
 
 
