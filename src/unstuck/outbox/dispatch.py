@@ -187,16 +187,17 @@ def _keep(publications: Sequence[Publication], error: Exception) -> None:
 
 
 def _write(publications: Sequence[Publication]) -> Written:
+    connection = connections[conf.current().database]
+    was_there = connection.connection is not None
     try:
         return write(publications, NOW)
     except OutboxFull:
         raise
     except OutboxError:
-        connection = connections[conf.current().database]
-        if connection.connection is None or connection.is_usable():
+        if not was_there:
             raise
-        # The server has closed it while nobody used it.
-        connection.close()
+        # The server may have closed it while nobody used it.
+        connection.close_if_unusable_or_obsolete()
         return write(publications, NOW)
 
 
