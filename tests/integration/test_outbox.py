@@ -31,6 +31,8 @@ from tests.sites import STREAMS
 from unstuck import Celery, OutboxError, OutboxFull
 from unstuck.models import OutboxLease, OutboxMessage
 from unstuck.outbox import dispatch, relay, rows
+from unstuck.outbox.publication import Publication
+from unstuck.rabbit.queues import PatientQueue, SafeQueue
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -625,3 +627,22 @@ def test_the_relay_looks_once_a_second(streams: Celery) -> None:
     assert looking.work() is True
 
     assert arguments(streams, 1) == [1]
+
+
+@pytest.mark.parametrize("kind", [kombu.Queue, PatientQueue, SafeQueue])
+def test_a_queue_is_declared_as_it_would_have_been(kind: type[kombu.Queue]) -> None:
+    """In another way, RabbitMQ would refuse it, and the message with it."""
+    queue = kind("media", MEDIA, routing_key="media.#", max_length=10)
+    kept = Publication(
+        task_id="1",
+        task_name="one",
+        body=b"",
+        options={"headers": {}},
+        declare=[queue],
+    )
+    row = OutboxMessage(message_id=kept.message_id, envelope=kept.envelope())
+
+    (found,) = Publication.of_row(row).declare
+
+    assert type(found) is kind
+    assert found.as_dict(recurse=True) == queue.as_dict(recurse=True)
