@@ -25,7 +25,9 @@ from unstuck.dev import tether
 from unstuck.dev.ports import free_port
 
 MANAGE = (
-    "import sys, django; django.setup()\n"
+    "import signal, sys, django; django.setup()\n"
+    # Shells have what they start in the background ignore it.
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "from tests.project.app import app\n"
     "from django.core.management import execute_from_command_line as execute\n"
     "execute(['manage.py', *sys.argv[1:]])\n"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -366,3 +369,38 @@ def test_a_connection_stays_alive_while_a_node_shuts_down(
 
     assert len(site.events("end", id=task_id)) == 1
     assert site.runs(task_id) == 1
+
+
+FORKS = """
+    import os, select, sys
+    import billiard.util
+    from unstuck import Celery
+    from unstuck.rabbit import forks
+
+    app = Celery("shop", broker=sys.argv[1])
+    app.send_task("first")
+    with app.producer_or_acquire() as producer:
+        socket = producer.connection.connection.transport.sock
+    if sys.argv[2] == "kept":
+        forks.keep_connections_in_parent(app)
+    pid = os.fork()
+    if pid == 0:
+        # What billiard does in each child of Celery's prefork pool.
+        billiard.util._run_after_forkers()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    readable, _, _ = select.select([socket], [], [], 0.5)
+    print("shut down" if readable else "open")
+"""
+
+
+@pytest.mark.parametrize(("way", "found"), [("kept", "open"), ("", "shut down")])
+def test_a_fork_does_not_shut_down_what_main_publishes_by(
+    rabbitmq: Any, way: str, found: str
+) -> None:
+    """As it does without us: then main publishes a second time what was under way."""
+    url = rabbitmq.url(rabbitmq.vhost())
+    program = [sys.executable, "-c", textwrap.dedent(FORKS), url, way]
+    said = subprocess.run(program, check=True, capture_output=True, text=True).stdout
+
+    assert said.strip() == found

@@ -10,6 +10,7 @@ from django.core import checks
 
 from unstuck import conf
 from unstuck.configuration import let_worker_wait_for_results, put
+from unstuck.rabbit import forks
 from unstuck.worker.watch import Watch
 
 REAP_SECONDS = 0.25
@@ -84,4 +85,20 @@ class Reaping(bootsteps.StartStopStep):
         worker.timer.call_repeatedly(REAP_SECONDS, worker.pool.maintain_pool)
 
 
-STEPS = (Preflight, Limits, Reaping)
+class Forking(bootsteps.StartStopStep):
+    """Keep what main publishes by from being shut down in a child of Celery's prefork."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def include_if(self, worker: Any) -> bool:
+        """Only where main itself forks children, and speaks AMQP."""
+        with worker.app.connection_for_write() as connection:
+            is_amqp = connection.transport.driver_type == "amqp"
+        return is_amqp and type(worker.pool) is prefork.TaskPool
+
+    def start(self, worker: Any) -> None:
+        """From now on."""
+        forks.keep_connections_in_parent(worker.app)
+
+
+STEPS = (Preflight, Limits, Reaping, Forking)
