@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,9 @@ from tests.node import Node, Site, children_of, descriptors
 from tests.processes import alive
 from tests.waiting import eventually
 from unstuck.dev import tether
+
+Record = Callable[[str, object], None]
+"""What pytest's ``record_property`` is."""
 
 MODULE = "tests.project.load"
 LOAD = ("-I", MODULE)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from uuid import uuid4
 import redis
 from kombu.exceptions import OperationalError
 
-from tests.crash.chaos import Client
+from tests.crash.chaos import Client, Record
 from tests.node import Node, Site
 from tests.services import Valkey
 from tests.waiting import eventually
@@ -220,6 +221,41 @@ def fleet(site: Site, *names: str, options: Iterable[str] = ()) -> Iterator[Flee
     finally:
         for node in nodes.nodes.values():
             node.kill_tree()
+
+
+def kill_trees(
+    site: Site, ledger: Ledger, times: int, check: Callable[[str, float], None]
+) -> list[float]:
+    """Kill the node that runs a task, again and again; after how long it ran again.
+
+    ``check`` is called with the id of each task and the time of the kill.
+    """
+    waits = []
+    with fleet(site, "a@test", "b@test", options=("-c", "1")) as nodes:
+        for number in range(times):
+            marker = site.directory / f"go-{number}"
+            with Sender(site) as sender:
+                task_id = sender.send("hold", str(marker))
+            run = ledger.wait_for_start(task_id)
+            killed = time.monotonic()
+            nodes.node_of(run).kill_tree()
+            again = ledger.wait_for_start(task_id, 2)
+            waits.append(again.start - killed)
+            nodes.start(run.node)
+            marker.touch()
+            ledger.wait_for({task_id}, 20)
+            assert again.node != run.node
+            check(task_id, killed)
+            nodes.wait_until_ready()
+    return waits
+
+
+def tell_waits(record: Record, what: str, waits: list[float]) -> None:
+    """How long it took."""
+    median, worst = statistics.median(waits), max(waits)
+    record(what, len(waits))
+    record("runs again after, p50 (s)", round(median, 2))
+    record("runs again after, at most (s)", round(worst, 2))
 
 
 def tree_of(node: Node) -> list[int]:

@@ -6,7 +6,6 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import pytest
@@ -17,6 +16,7 @@ from tests.crash.chaos import (
     SOAK,
     Deaths,
     Descriptors,
+    Record,
     Sender,
     check_tidy,
     judge,
@@ -30,8 +30,6 @@ from tests.crash.chaos import (
 from tests.node import Node, Site
 from tests.sites import MakeSite
 from tests.waiting import eventually
-
-Record = Callable[[str, object], None]
 
 SEED = random.randrange(10**6)
 

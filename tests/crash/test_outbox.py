@@ -9,17 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.crash.chaos import SOAK, sized
+from tests.crash.chaos import SOAK, Record, sized
 from tests.node import ROOT, Site
 from tests.waiting import eventually
 from unstuck.dev import tether
-
-Record = Callable[[str, object], None]
 
 SEED = random.randrange(10**6)
 TABLE = (

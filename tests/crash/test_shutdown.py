@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from tests.crash.chaos import (
     LOAD,
     SOAK,
+    Record,
     Sender,
     judge,
     runs_in,
@@ -22,8 +23,6 @@ from tests.crash.chaos import (
 from tests.node import Node, Site
 from tests.sites import MakeSite
 from tests.waiting import eventually
-
-Record = Callable[[str, object], None]
 
 STOP_SECONDS = 10
 """What may come on top of the time that running tasks get."""

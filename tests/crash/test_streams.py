@@ -9,17 +9,18 @@ import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
 
-from tests.crash.chaos import NEVER_POISON, QUICK_RETURN, SOAK, sized
+from tests.crash.chaos import NEVER_POISON, QUICK_RETURN, SOAK, Record, sized
 from tests.crash.streams import (
     JOBS,
     Account,
@@ -29,15 +30,15 @@ from tests.crash.streams import (
     Sender,
     check_that_nobody_is_known,
     fleet,
+    kill_trees,
     left_on,
+    tell_waits,
     wait_until_empty,
 )
 from tests.node import Site
 from tests.services import Valkey, started
 from tests.sites import STREAMS, MakeSite
 from tests.waiting import eventually
-
-Record = Callable[[str, object], None]
 
 SEED = random.randrange(10**6)
 LEASE_SECONDS = 5
@@ -151,24 +152,10 @@ def test_a_killed_tree_costs_seconds(
     streams_site: MakeSite, record_property: Record
 ) -> None:
     """SIGKILL of a whole node: what it ran runs again elsewhere, after its lease."""
-    site, waits = streams_site(UNSTUCK=NEVER_POISON), []
+    site = streams_site(UNSTUCK=NEVER_POISON)
     ledger = Ledger(site.ledger_path)
-    with fleet(site, "a@test", "b@test", options=("-c", "1")) as nodes:
-        for number in range(sized(3, 30)):
-            marker = site.directory / f"go-{number}"
-            with Sender(site) as sender:
-                task_id = sender.send("hold", str(marker))
-            run = ledger.wait_for_start(task_id)
-            killed = time.monotonic()
-            nodes.node_of(run).kill_tree()
-            again = ledger.wait_for_start(task_id, 2)
-            waits.append(again.start - killed)
-            nodes.start(run.node)
-            marker.touch()
-            ledger.wait_for({task_id}, 20)
-            assert again.node != run.node
-            check_two_runs(ledger, task_id, killed)
-            nodes.wait_until_ready()
+    check = partial(check_two_runs, ledger)
+    waits = kill_trees(site, ledger, sized(3, 30), check)
 
     tell_waits(record_property, "trees killed", waits)
     assert statistics.median(waits) <= sized(LEASE_SECONDS + 1, LEASE_SECONDS)
@@ -209,14 +196,6 @@ def check_two_runs(ledger: Ledger, task_id: str, killed: float) -> None:
     assert first.end is None
     assert first.last_sign < second.start
     assert first.last_sign < killed + 1
-
-
-def tell_waits(record: Record, what: str, waits: list[float]) -> None:
-    """How long it took."""
-    median, worst = statistics.median(waits), max(waits)
-    record(what, len(waits))
-    record("runs again after, p50 (s)", round(median, 2))
-    record("runs again after, at most (s)", round(worst, 2))
 
 
 # A task that is slow.

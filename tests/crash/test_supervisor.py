@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tests.crash.chaos import (
     NEVER_POISON,
     QUICK_RETURN,
     SOAK,
+    Record,
     Sender,
     check_tidy,
     judge,
@@ -35,8 +36,6 @@ from tests.processes import alive
 from tests.sites import MakeSite
 from tests.waiting import eventually
 from unstuck.dev import tether
-
-Record = Callable[[str, object], None]
 
 EX_SOFTWARE = 70
 CRASH_LOOP_SECONDS = 100

@@ -259,6 +259,7 @@ class _Order:
         except (Error, SoftTimeLimitExceeded):
             raise
         except Exception:
+            # Whatever it is, the recorder meets it as well and says so.
             return False
         return not is_waiting(self._last)
 

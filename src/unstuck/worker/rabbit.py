@@ -154,5 +154,5 @@ def _seconds_until(eta: Any) -> int:
     try:
         instant: datetime = maybe_make_aware(maybe_iso8601(eta), UTC)
         return int((instant - system_clock()).total_seconds())
-    except Exception:
+    except (TypeError, ValueError, AttributeError, OverflowError):
         return 0
