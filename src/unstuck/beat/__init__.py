@@ -1,0 +1,1 @@
+"""Beat that cannot get stuck: one of several sends, and what is due is sent."""
