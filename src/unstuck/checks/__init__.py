@@ -1,7 +1,7 @@
 """Static checks for ``manage.py check``; nothing here connects to anything.
 
-Each rule is a function that yields messages with an id of its own; ids are never used
-again for something else. ``docs/checks.md`` lists them all.
+Each rule is a row of ``rule.TABLE`` with an id of its own; ids are never used again for
+something else. ``docs/checks.md`` has an anchor for each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TAG = "unstuck"
 
 
 def register() -> None:
-    """Register the checks with Django."""
+    """Register the checks with Django; a second time changes nothing."""
     checks.register(check, TAG)
 
 
@@ -28,18 +28,17 @@ def _messages() -> Iterator[checks.CheckMessage]:
     # Django imports this module while it still loads the apps.
     from unstuck import project
     from unstuck.app import Celery
-    from unstuck.checks import application, broker, limits, tasks, unstuck_settings
+    from unstuck.checks import source
+    from unstuck.checks.rule import run
+    from unstuck.checks.table import TABLE
+    from unstuck.checks.view import Project
 
-    yield from unstuck_settings.messages()
     app = project.current_app()
-    if not isinstance(app, Celery):
-        yield from application.messages(app)
-        return
-    conf = project.loaded_conf(app)
-    wrong = list(limits.wrong_types(conf))
-    yield from wrong
-    if not wrong:
-        # Limits of the wrong type can be compared neither here nor by the tasks.
-        yield from limits.messages(conf)
-        yield from tasks.messages(app)
-        yield from broker.messages(app)
+    ours = isinstance(app, Celery)
+    view = Project.of(app) if ours else Project(app)
+    everywhere = ours and view.read_error is None
+    rules = [rule for rule in TABLE.values() if everywhere or rule.anywhere]
+    try:
+        yield from run(rules, view)
+    finally:
+        source.forget()

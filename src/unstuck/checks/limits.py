@@ -89,12 +89,6 @@ RULES: Mapping[str, tuple[Check, str]] = {
 }
 
 
-def messages(conf: Any) -> Iterator[CheckMessage]:
-    """What these rules find in the configuration of a Celery app."""
-    yield from soft_not_below_hard(conf)
-    yield from soft_that_is_cut(conf)
-
-
 def wrong_types(conf: Any) -> Iterator[CheckMessage]:
     """E005: a value that the setting cannot have."""
     for row in PROFILE:

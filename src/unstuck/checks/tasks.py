@@ -8,23 +8,15 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import DEFAULT_DB_ALIAS
 
-from unstuck import conf, project
+from unstuck import conf
+from unstuck.checks import foreign_locks
 from unstuck.core import publish
 from unstuck.core.limits import SOFT_SHARE, Limits
 from unstuck.project import spelled
+from unstuck.worker import lock_options
 from unstuck.worker.task import Task
 
 BUILT_IN = "celery."
-
-
-def messages(app: Any) -> Iterator[CheckMessage]:
-    """What these rules find in the tasks that a worker would know."""
-    yield from tasks_that_cannot_be_loaded(app)
-    yield from own_soft_not_below_own_hard(app)
-    yield from retries_for_ever(app)
-    yield from soft_that_is_cut(app)
-    yield from published_in_no_known_way(app)
-    yield from outbox_beside_the_transactions(app)
 
 
 def own_tasks(app: Any) -> Iterator[Any]:
@@ -34,15 +26,13 @@ def own_tasks(app: Any) -> Iterator[Any]:
             yield task
 
 
-def tasks_that_cannot_be_loaded(app: Any) -> Iterator[CheckMessage]:
+def could_not_be_loaded(app: Any, error: Exception | None) -> Iterator[CheckMessage]:
     """W004: a module with tasks raises when it is imported.
 
     No error, because the worker will say the same, while a project whose modules ask
     the database at import could not even migrate.
     """
-    try:
-        project.load_tasks(app)
-    except Exception as error:
+    if error is not None:
         yield Warning(
             f"The tasks cannot be imported, so they were not checked: "
             f"{type(error).__name__}: {error}",
@@ -120,6 +110,18 @@ def published_in_no_known_way(app: Any) -> Iterator[CheckMessage]:
             )
 
 
+def locks_that_cannot_be_taken(app: Any) -> Iterator[CheckMessage]:
+    """E008: a task's options of its lock are wrong, so that each call would fail."""
+    for task in own_tasks(app):
+        for problem in lock_options.problems_with(task):
+            yield Error(
+                problem,
+                hint="See docs/locks.md.",
+                obj=task.name,
+                id="unstuck.E008",
+            )
+
+
 def outbox_beside_the_transactions(app: Any) -> Iterator[CheckMessage]:
     """W008: the outbox is not in the database that transactions are in by default.
 
@@ -137,6 +139,12 @@ def outbox_beside_the_transactions(app: Any) -> Iterator[CheckMessage]:
         obj="UNSTUCK",
         id="unstuck.W008",
     )
+
+
+def locks_that_are_not_ours(app: Any) -> Iterator[CheckMessage]:
+    """W009: a task takes a lock that neither lasts nor ends with it."""
+    for task in own_tasks(app):
+        yield from foreign_locks.messages(task)
 
 
 def _any_waits_for_commit(app: Any) -> bool:

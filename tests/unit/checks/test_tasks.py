@@ -8,13 +8,14 @@ import pytest
 
 from unstuck import Celery
 from unstuck.checks.tasks import (
+    could_not_be_loaded,
     outbox_beside_the_transactions,
     own_soft_not_below_own_hard,
     published_in_no_known_way,
     retries_for_ever,
     soft_that_is_cut,
-    tasks_that_cannot_be_loaded,
 )
+from unstuck.checks.view import Project
 
 
 def report() -> None:
@@ -107,7 +108,9 @@ def test_a_module_that_cannot_be_imported_is_a_warning() -> None:
     """W004 says why; nothing else can be said of its tasks."""
     app = app_with({"imports": ["no.such.module"]})
 
-    (message,) = tasks_that_cannot_be_loaded(app)
+    view = Project.of(app)
+
+    (message,) = could_not_be_loaded(app, view.load_error)
 
     assert message.id == "unstuck.W004"
     assert "ModuleNotFoundError" in message.msg
@@ -115,7 +118,9 @@ def test_a_module_that_cannot_be_imported_is_a_warning() -> None:
 
 def test_modules_that_can_be_imported_are_no_warning() -> None:
     """W004 is silent."""
-    assert list(tasks_that_cannot_be_loaded(app_with({"imports": ["json"]}))) == []
+    app = app_with({"imports": ["json"]})
+
+    assert list(could_not_be_loaded(app, Project.of(app).load_error)) == []
 
 
 def test_a_task_that_is_published_in_no_known_way_is_an_error() -> None:
