@@ -1,0 +1,52 @@
+"""How a target is told: by a POST, a mail or a call. Raises whatever comes of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from django.core.mail import send_mail
+from django.core.serializers.json import DjangoJSONEncoder
+from django.utils.module_loading import import_string
+
+from unstuck.recorder.alerts.message import Message
+
+ANSWER_SECONDS = 5.0
+"""So long a server may say nothing."""
+
+SUBJECT_LENGTH = 150
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """A POST that is sent elsewhere would arrive as a GET, without what it says."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def send(to: str, message: Message) -> None:
+    """Tell a target; returns when it has taken the message."""
+    if to.startswith(("http://", "https://")):
+        _post(to, message)
+    elif to.startswith("mailto:"):
+        _mail(to.removeprefix("mailto:").split(","), message)
+    else:
+        import_string(to)(message)
+
+
+def _post(url: str, message: Message) -> None:
+    body = json.dumps(message, cls=DjangoJSONEncoder).encode()
+    headers = {"Content-Type": "application/json", "User-Agent": "unstuck"}
+    request = Request(url, body, headers, method="POST")  # noqa: S310 - checked before
+    try:
+        build_opener(_NoRedirect).open(request, timeout=ANSWER_SECONDS).close()
+    except HTTPError as error:
+        error.close()
+        raise
+
+
+def _mail(addresses: list[str], message: Message) -> None:
+    subject = " ".join(message["title"].split())[:SUBJECT_LENGTH]
+    send_mail(f"[unstuck] {subject}", message["text"], None, addresses)
