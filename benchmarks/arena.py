@@ -361,7 +361,8 @@ class Worker:
         others = sorted((pid for pid in alive if pid != root), key=_started)
         if self.side == "celery":
             return {"main": [root], "children": others}
-        # Each child leads a group of processes; main is forked before the recorder.
+        # Each child leads a group of processes; main is forked before the recorder
+        # and the probes.
         children = [pid for pid in others if os.getpgid(pid) == pid]
         kept = [pid for pid in others if pid not in children]
         return {

@@ -1,16 +1,12 @@
 """``path("unstuck/", include("unstuck.urls"))``."""
 
-from django.urls import path, reverse_lazy
-from django.views.generic import RedirectView
+from django.urls import include, path
+
+from unstuck.dashboard.views.metrics import metrics
 
 app_name = "unstuck"
 
 urlpatterns = [
-    path(
-        "",
-        RedirectView.as_view(
-            url=reverse_lazy("admin:unstuck_deadletter_changelist"), permanent=False
-        ),
-        name="home",
-    ),
+    path("metrics/", metrics, name="metrics"),
+    path("", include("unstuck.dashboard.urls")),
 ]

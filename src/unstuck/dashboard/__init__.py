@@ -1,0 +1,1 @@
+"""The dashboard: pages that show what happened and what can be done about it."""

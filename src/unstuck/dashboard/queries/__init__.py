@@ -1,0 +1,1 @@
+"""What the pages read. Each function reads little, whatever the tables hold."""

@@ -1,0 +1,52 @@
+"""The URLs of the dashboard; a new page adds a line here and one in ``navigation``."""
+
+from django.urls import path
+
+from unstuck.dashboard.views import (
+    audit,
+    incidents,
+    letter,
+    letters,
+    locks,
+    overview,
+    periodic,
+    planned,
+    purge,
+    queues,
+    replay,
+    running,
+    search,
+    tasks,
+    workers,
+)
+
+urlpatterns = [
+    path("", overview.overview, name="overview"),
+    path("search/", search.search, name="search"),
+    path("task/", search.task, name="task"),
+    path("letters/", letters.letters, name="letters"),
+    path("letters/groups/", letters.groups, name="letters_groups"),
+    path("letters/replay/", replay.replay, name="letters_replay"),
+    path("letters/replay/run/", replay.run, name="letters_replay_run"),
+    path("letters/purge/", purge.purge, name="letters_purge"),
+    path("letters/<int:pk>/", letter.letter, name="letters_one"),
+    path("letters/<int:pk>/edit/", letter.edit, name="letters_edit"),
+    path("tasks/", tasks.tasks, name="tasks"),
+    path("tasks/one/", tasks.task, name="tasks_one"),
+    path("incidents/", incidents.incidents, name="incidents"),
+    path("incidents/<int:pk>/", incidents.incident, name="incidents_one"),
+    path("workers/", workers.workers, name="workers"),
+    path("running/", running.running, name="running"),
+    path("running/stack/", running.stack, name="running_stack"),
+    path("running/stop/", running.stop, name="running_stop"),
+    path("planned/", planned.planned, name="planned"),
+    path("planned/run/", planned.run_now, name="planned_run"),
+    path("planned/drop/", planned.drop, name="planned_drop"),
+    path("queues/", queues.queues, name="queues"),
+    path("queues/pause/", queues.pause, name="queues_pause"),
+    path("queues/resume/", queues.resume, name="queues_resume"),
+    path("periodic/", periodic.periodic, name="periodic"),
+    path("locks/", locks.locks, name="locks"),
+    path("locks/release/", locks.release, name="locks_release"),
+    path("audit/", audit.audit, name="audit"),
+]

@@ -1,0 +1,1 @@
+"""The pages: each view reads a URL, asks for what it shows, and renders it."""

@@ -1,0 +1,44 @@
+"""Audit: who did what, when and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+
+from unstuck.dashboard.access import Viewer
+from unstuck.dashboard.edit import as_json
+from unstuck.dashboard.page import page, show
+from unstuck.dashboard.paging import slice_of
+from unstuck.dashboard.queries import archive
+from unstuck.dashboard.reading import Parts
+from unstuck.dashboard.words import ACTIONS
+
+ARGUMENTS = ("args", "kwargs")
+"""Details of an entry that are arguments of a task, redacted."""
+
+LONGEST = 255
+
+
+@page("unstuck.view_auditentry")
+def audit(request: HttpRequest, viewer: Viewer) -> HttpResponse:
+    """What fits the URL, newest first."""
+    asked = {name: _text(request, name) for name in ("who", "what", "text")}
+    found = archive.audit(who=asked["who"], what=asked["what"])
+    slow = archive.quoting(asked["text"])
+    part = Parts().read(lambda: slice_of(found, "at", request.GET, slow=slow))
+    entries = [
+        (entry, _details(entry.details, viewer))
+        for entry in (part.value.rows if part.value else ())
+    ]
+    context = {"slice": part, "entries": entries, "asked": asked, "actions": ACTIONS}
+    return show(request, viewer, "audit.html", context)
+
+
+def _details(details: dict[str, Any], viewer: Viewer) -> str:
+    hidden = () if viewer.sees_payload else ARGUMENTS
+    return as_json({k: v for k, v in details.items() if k not in hidden})
+
+
+def _text(request: HttpRequest, name: str) -> str:
+    return request.GET.get(name, "").replace("\x00", "").strip()[:LONGEST]
