@@ -10,7 +10,8 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.integration.sending import send
+from tests.integration.sending import TASKS, send
+from tests.integration.tables import rows
 from tests.node import Site
 from tests.sites import MakeSite
 from tests.waiting import eventually
@@ -41,6 +42,8 @@ def test_a_node_is_ready_and_stopping_and_gone(streams_site: MakeSite) -> None:
         shown = site.unstuck("status")[1]
         task_id = send(site, "fail_when_told", str(site.directory / "go"))
         eventually(lambda: site.runs(task_id) == 1, 20)
+        eventually(lambda: running(site), 30)
+        [run] = json.loads(running(site)[0])
         node.send(signal.SIGTERM)
         eventually(lambda: is_in(site, "stopping"), 20)
         (site.directory / "go").touch()
@@ -56,6 +59,17 @@ def test_a_node_is_ready_and_stopping_and_gone(streams_site: MakeSite) -> None:
     assert seen["name"] in shown
     assert "ready" in shown
     assert is_in(site, "gone")
+    assert run.pop("pid") > 0
+    assert datetime.fromisoformat(run.pop("started_at")) <= datetime.now(UTC)
+    task = {"task_id": task_id, "task_name": TASKS + "fail_when_told"}
+    assert run == {**task, "queue": "celery", "soft": 270, "hard": 300}
+    assert running(site) == []
+
+
+def running(site: Site) -> list[str]:
+    """The JSON of what nodes run, of those that run anything for long."""
+    found = rows(site, "SELECT running FROM unstuck_node WHERE running <> '[]'")
+    return [text for (text,) in found]
 
 
 def test_a_node_that_is_killed_is_lost_after_a_while(redis_site: MakeSite) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 from django.db import transaction
 
-from unstuck import conf
+from unstuck.fields import Fields
 from unstuck.letters.letter import Letter
-from unstuck.letters.redact import clean, redacted_args, redacted_kwargs, storable
-from unstuck.letters.replay import arguments_of
+from unstuck.letters.redact import clean, storable
+from unstuck.letters.shown import shown_arguments
 from unstuck.models import DeadLetter
 from unstuck.recorder.database import insert_new, is_of_the_row, writing
 from unstuck.recorder.sound import identity, instant, number, short
@@ -86,7 +86,10 @@ def _is_written_somehow(app: Any, alias: str, letter: Letter) -> bool:
         except Exception as error:
             if not is_of_the_row(error):
                 raise
-            logger.exception("Letter %s cannot be archived with all of it", letter.id)
+            logger.exception(
+                "A letter cannot be archived with all of it: %(fields)s",
+                Fields(letter=letter.id),
+            )
         else:
             return True
     return False
@@ -113,14 +116,15 @@ def _bare_row(letter: Letter) -> DeadLetter:
 
 
 def _row(app: Any, letter: Letter) -> DeadLetter:
-    args, kwargs = _shown_arguments(app, letter)
+    shown = shown_arguments(app, letter.message, letter.task_name)
+    args, kwargs = shown or (None, None)
     headers = dict(letter.message.headers)
     notes = headers.get("unstuck")
     replay_of = notes.get("replay_of") if isinstance(notes, dict) else None
     # Celery's headers repeat the arguments in clear.
-    for name, shown in (("argsrepr", args), ("kwargsrepr", kwargs)):
+    for name, value in (("argsrepr", args), ("kwargsrepr", kwargs)):
         if name in headers:
-            headers[name] = repr(shown)
+            headers[name] = repr(value)
     return DeadLetter(
         letter_id=identity(letter.id),
         task_id=short(letter.task_id),
@@ -153,13 +157,3 @@ def _row(app: Any, letter: Letter) -> DeadLetter:
         buried_at=instant(letter.buried_at),
         replay_of=short(str(replay_of or "")),
     )
-
-
-def _shown_arguments(app: Any, letter: Letter) -> tuple[Any, Any]:
-    arguments = arguments_of(app, letter.message)
-    if arguments is None:
-        return None, None
-    names = conf.current().redact
-    task = app.tasks.get(letter.task_name)
-    args, kwargs = arguments
-    return redacted_args(args, task, names), redacted_kwargs(kwargs, names)

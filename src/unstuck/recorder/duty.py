@@ -10,6 +10,7 @@ from datetime import timedelta
 from django.db import Error
 
 from unstuck.core.backoff import doubled
+from unstuck.fields import Fields
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class Duty:
         self._monotonic = monotonic
         self._failures = 0
         self._not_before = monotonic()
+        self.database_away_since: float | None = None
+        """Since when the database is what this fails at."""
 
     def turn(self) -> bool:
         """Work, unless the last failure is too recent; says whether there is more."""
@@ -46,6 +49,7 @@ class Duty:
             self._put_off(error)
             return False
         self._failures = 0
+        self.database_away_since = None
         return more
 
     def _put_off(self, error: Exception) -> None:
@@ -53,11 +57,9 @@ class Duty:
         self._failures += 1
         self._not_before = self._monotonic() + wait
         where = "database" if isinstance(error, Error) else "broker"
+        if where == "database" and self.database_away_since is None:
+            self.database_away_since = self._monotonic()
         logger.error(
-            "The recorder got no further with the %s; %s; next try in %s s: %s: %s",
-            where,
-            self._waits,
-            wait,
-            type(error).__name__,
-            str(error).strip(),
+            "The recorder got no further, which is tried again: %(fields)s",
+            Fields(away=where, so=self._waits, seconds=wait, error=error),
         )

@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Value
-from django.db.models.functions import Greatest
 
 from unstuck import models
 from unstuck.core.facts import Fact, Incident, Minute, Run
+from unstuck.fields import Fields
 from unstuck.letters.letter import fingerprint_of
 from unstuck.letters.redact import clean, storable
+from unstuck.recorder import minutes
 from unstuck.recorder.database import insert_new, is_of_the_row, writing
 from unstuck.recorder.sound import identity, instant, number, short
 
-COLUMNS: Mapping[str, str] = {
-    "succeeded": "succeeded",
-    "failed": "failed",
-    "retried": "retried",
-    "soft_limit": "soft_limit",
-    "hard_limit": "hard_limit",
-    "child_lost": "lost",
-    "node_lost": "lost",
-}
-"""Where an ending is counted; all others are ``other``."""
-
-RUNTIMES = (
-    "under_10ms",
-    "under_100ms",
-    "under_1s",
-    "under_10s",
-    "under_1m",
-    "under_5m",
-    "longer",
-)
-"""Where runs are counted by ``RUNTIME_BOUNDS``."""
-
-Key = tuple[datetime, str, str, str]
+PLAIN = "succeeded"
 
 
 class Batch(NamedTuple):
@@ -95,7 +72,9 @@ def _is_written(alias: str, fact: Fact) -> bool:
     except Exception as error:
         if not is_of_the_row(error):
             raise
-        logger.exception("A fact is left out: %.500r", fact)
+        logger.exception(
+            "A fact is left out: %(fields)s", Fields(fact=f"{fact!r:.500}")
+        )
         return False
     return True
 
@@ -105,49 +84,7 @@ def _write(alias: str, facts: Sequence[Fact]) -> None:
     incidents = [_incident_row(fact) for fact in facts if isinstance(fact, Incident)]
     insert_new(alias, "run_id", runs)
     insert_new(alias, "incident_id", incidents)
-    _add_minutes(alias, [fact for fact in facts if isinstance(fact, Minute)])
-
-
-def _add_minutes(alias: str, minutes: Sequence[Minute]) -> None:
-    """Add to the rows of these minutes, made where they are missing."""
-    parts: dict[Key, list[Minute]] = {}
-    for minute in minutes:
-        parts.setdefault(_key(minute), []).append(minute)
-    # Always in the same order, so that two recorders cannot wait for each other.
-    keys = sorted(parts)
-    stored = models.TaskMinute.objects.using(alias)
-    empty = [models.TaskMinute(**_named(key)) for key in keys]
-    stored.bulk_create(empty, ignore_conflicts=True)
-    for key in keys:
-        stored.filter(**_named(key)).update(**_added(parts[key]))
-
-
-def _key(minute: Minute) -> Key:
-    names = short(minute.node), short(minute.task_name), short(minute.queue)
-    return (instant(minute.minute), *names)
-
-
-def _named(key: Key) -> dict[str, Any]:
-    return dict(zip(("minute", "node", "task_name", "queue"), key, strict=True))
-
-
-def _added(parts: Sequence[Minute]) -> dict[str, Any]:
-    longest = max(number(part.runtime_max) or 0.0 for part in parts)
-    sums: dict[str, float] = {}
-    for part in parts:
-        for column, value in _columns(part):
-            sums[column] = sums.get(column, 0) + value
-    added: dict[str, Any] = {column: F(column) + sums[column] for column in sums}
-    return {**added, "runtime_max": Greatest(F("runtime_max"), Value(longest))}
-
-
-def _columns(minute: Minute) -> Iterator[tuple[str, float]]:
-    yield "runtime_seconds", number(minute.runtime_seconds) or 0.0
-    yield "rss_growth_bytes", minute.rss_growth_bytes
-    yield "swallowed", minute.swallowed
-    yield from zip(RUNTIMES, minute.runtimes, strict=False)
-    for ending, count in minute.counts.items():
-        yield COLUMNS.get(ending, "other"), count
+    minutes.add(alias, [fact for fact in facts if isinstance(fact, Minute)])
 
 
 def _run_row(run: Run) -> models.TaskRun:
@@ -174,6 +111,7 @@ def _run_row(run: Run) -> models.TaskRun:
         pid=run.pid,
         started_at=instant(run.started_at) if run.started_at else None,
         ended_at=instant(run.ended_at),
+        waited_seconds=number(run.waited_seconds),
         runtime_seconds=number(run.runtime_seconds),
         rss_bytes=run.rss_bytes,
         rss_growth_bytes=run.rss_growth_bytes,
@@ -183,7 +121,9 @@ def _run_row(run: Run) -> models.TaskRun:
 
 
 def _fingerprint(run: Run) -> str:
-    """The one of its dead letter, if there is one."""
+    """The one of its dead letter, if there is one; of a plain success there is none."""
+    if run.ending == PLAIN and not run.swallowed_soft_limit and not run.soft_stack:
+        return ""
     place = run.stack or run.traceback or run.soft_stack
     ending = run.reason or run.ending
     return fingerprint_of(ending, run.exception_type, place, run.task_name)

@@ -8,13 +8,15 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from django.db import Error
 
 from unstuck.core.clock import system_clock
-from unstuck.core.facts import Fact, Incident
+from unstuck.core.facts import Fact, Incident, Running
+from unstuck.fields import Fields
 from unstuck.recorder import facts
 from unstuck.worker.channel import FactChannel
 
@@ -40,9 +42,13 @@ class Intake:
         self._monotonic = monotonic
         self._node = node
         self._taking = threading.Lock()
-        self._held: deque[Fact] = deque()
+        self._held: deque[tuple[float, Fact]] = deque()
+        """Each with when it came."""
+
         self._batch: list[Fact] = []
         """What is being stored: whole and the same until it is."""
+
+        self._batch_since = 0.0
 
         self._batch_id = uuid.uuid4()
         self.dropped = 0
@@ -50,6 +56,9 @@ class Intake:
 
         self.left_out = 0
         """How many facts no database takes."""
+
+        self.running: Sequence[Mapping[str, Any]] = ()
+        """What the node runs, by what it has said last."""
 
         self._logged = 0
         self._reported = 0
@@ -88,13 +97,22 @@ class Intake:
         """
         with self._taking:
             taken = self._channel.receive()
-            self._held.extend(taken)
+            self._hold(taken)
             while len(self._held) > MOST_HELD:
                 self._held.popleft()
                 self.dropped += 1
             self.dropped += self._channel.take_dropped()
             self._tell_dropped()
         return len(taken)
+
+    def _hold(self, taken: Sequence[Fact]) -> None:
+        now = self._monotonic()
+        for fact in taken:
+            if isinstance(fact, Running):
+                # For the row of the node, and old when the next one comes.
+                self.running = fact.runs
+            else:
+                self._held.append((now, fact))
 
     def store(self) -> bool:
         """Store a batch; says whether more wait. Raises what the database raises."""
@@ -107,13 +125,24 @@ class Intake:
             self._report_dropped()
         return bool(self._held)
 
+    @property
+    def lag_seconds(self) -> float:
+        """How long the oldest fact that is not stored has waited here."""
+        with self._taking:
+            if not self._batch and not self._held:
+                return 0.0
+            since = self._batch_since if self._batch else self._held[0][0]
+            return self._monotonic() - since
+
     def finish(self) -> None:
         """Store all that is there; what is in hand and cannot be stored is lost."""
         with suppress(Error):
             while self.take() or self._held or self._batch:
                 self.store()
         if lost := len(self._held) + len(self._batch):
-            logger.error("%s facts are lost with the recorder", lost)
+            logger.error(
+                "Facts are lost with the recorder: %(fields)s", Fields(lost=lost)
+            )
 
     def _take_until(self, stopped: threading.Event) -> None:
         while not stopped.is_set():
@@ -129,13 +158,20 @@ class Intake:
     def _begin_batch(self) -> None:
         with self._taking:
             number = min(BATCH, len(self._held))
-            self._batch = [self._held.popleft() for _ in range(number)]
+            some = [self._held.popleft() for _ in range(number)]
+        if some:
+            self._batch_since = some[0][0]
+        self._batch = [fact for _, fact in some]
         self._batch_id = uuid.uuid4()
 
     def _tell_dropped(self) -> None:
         untold = self.dropped - self._logged
         if untold and self._monotonic() >= self._tell_at:
-            logger.warning("%s %s", untold, DROPPED)
+            logger.warning(
+                "Facts were dropped, as they came faster than they could be stored: "
+                "%(fields)s",
+                Fields(dropped=untold),
+            )
             self._logged = self.dropped
             self._tell_at = self._monotonic() + TELL_SECONDS
 
@@ -155,7 +191,7 @@ class Intake:
             details={"dropped": missing},
         )
         with self._taking:
-            self._held.append(incident)
+            self._held.append((self._monotonic(), incident))
 
 
 DROPPED = (

@@ -6,7 +6,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +14,7 @@ from typing import Any
 
 import celery
 
+from unstuck import conf
 from unstuck.core.clock import system_clock
 from unstuck.models import Node
 from unstuck.pool.board import MAIN, Board, Column
@@ -40,14 +41,11 @@ class About:
     @classmethod
     def of(cls, worker: Any) -> About:
         """What a worker says of itself, in its first process; connects to nothing."""
-        pool = worker.pool_cls
         return cls(
             name=worker.hostname,
             pid=os.getpid(),
             started_at=system_clock(),
-            pool=pool
-            if isinstance(pool, str)
-            else f"{pool.__module__}:{pool.__name__}",
+            pool=worker.pool_name,
             concurrency=worker.max_concurrency or worker.concurrency or 1,
             queues=tuple(sorted(worker.app.amqp.queues.consume_from)),
             broker=broker_kind(worker.app),
@@ -70,13 +68,13 @@ class Presence:
         self,
         about: About,
         board: Board,
-        counts: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        told: Callable[[], Mapping[str, Any]] = dict,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``counts`` says how many facts were dropped and left out."""
+        """``told`` gives the columns that change while a node lives."""
         self._about = about
         self._row = board.row(MAIN)
-        self._counts = counts
+        self._changing = told
         self._monotonic = monotonic
         self._due_at = monotonic()
         self._told = ""
@@ -101,14 +99,16 @@ class Presence:
         return "ready" if self._row[Column.READY] else "starting"
 
     def _write(self, state: str) -> None:
+        node = self._node(state)
+        if state == "gone":
+            node.running = []
         with writing() as alias:
-            upsert(alias, "name", [self._node(state)], WRITTEN)
+            upsert(alias, ["name"], [node], WRITTEN)
         self._told = state
         self._due_at = self._monotonic() + Node.SEEN_EVERY.total_seconds()
 
     def _node(self, state: str) -> Node:
         about = self._about
-        dropped, left_out = self._counts()
         return Node(
             name=short(about.name),
             host=short(socket.gethostname()),
@@ -123,8 +123,8 @@ class Presence:
             unstuck_version=_unstuck_version(),
             celery_version=celery.__version__[:VERSION_LENGTH],
             python_version=platform.python_version()[:VERSION_LENGTH],
-            facts_dropped=dropped,
-            facts_left_out=left_out,
+            release=short(conf.current().release or ""),
+            **self._changing(),
         )
 
 

@@ -12,18 +12,22 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from datetime import timedelta
+from socket import gethostname
 from typing import Any
 
-from django.db import DatabaseError, Error, connections
+from django.db import DatabaseError, Error
 
 from unstuck.letters.reader import LetterReader, Received, letter_reader
+from unstuck.letters.redact import storable
 from unstuck.outbox.relay import Relay
 from unstuck.pool.board import Board
 from unstuck.recorder import archive, database
+from unstuck.recorder.chores import Leader
 from unstuck.recorder.duty import Duty
 from unstuck.recorder.intake import Intake
+from unstuck.recorder.leader import leader_of
 from unstuck.recorder.node import About, Presence
-from unstuck.recorder.retention import Retention
+from unstuck.recorder.word import Word
 from unstuck.worker.channel import FactChannel
 
 BATCH = 100
@@ -49,14 +53,17 @@ def run(
     signal.signal(signal.SIGTERM, stopping)
     _become_recorder(app)
     intake = Intake(facts, node=about.name if about else "") if facts else None
-    presence = _presence(about, board, intake)
+    leader = leader_of(app, about.name if about else f"recorder@{gethostname()}")
+    presence = _presence(about, board, intake, leader)
+    word = Word(board, intake, leader) if board else None
     with closing(_Letters(app)) as letters, _taking(intake):
         archiving = Duty(letters.archive, "letters wait on the broker")
         # Archiving is the last: a broker that hangs takes seconds to be given up.
         # Somebody may be waiting for what these messages do.
         relay = Relay(app, database.writing)
         sending = Duty(relay.work, "messages wait in the outbox", longest=OUTBOX_WAIT)
-        duties = [Duty(Retention().prune, "old rows stay"), sending, archiving]
+        leading = Duty(leader.work, "others do the chores")
+        duties = [leading, sending, archiving]
         if intake:
             duties.insert(0, Duty(intake.store, "facts wait in memory"))
         if presence:
@@ -67,8 +74,11 @@ def run(
             _pause(0.0 if busy else PAUSE_SECONDS, intake)
             turns = [_turn(duty, beat) for duty in duties]
             busy = any(turns)
+            if word:
+                word.tell(duties)
         if intake:
             intake.finish()
+        Duty(leader.step_down, "another one leads in a while").turn()
         # What main buried at the very end need not wait for the next start.
         archiving.turn()
         if presence:
@@ -76,13 +86,24 @@ def run(
 
 
 def _presence(
-    about: About | None, board: Board | None, intake: Intake | None
+    about: About | None, board: Board | None, intake: Intake | None, leader: Leader
 ) -> Presence | None:
     if about is None or board is None:
         return None
-    if intake is None:
-        return Presence(about, board)
-    return Presence(about, board, lambda: (intake.dropped, intake.left_out))
+
+    def told() -> dict[str, Any]:
+        own = {"chores_failed": leader.failed}
+        if intake is None:
+            return own
+        return {
+            **own,
+            "running": storable(intake.running),
+            "facts_dropped": intake.dropped,
+            "facts_left_out": intake.left_out,
+            "facts_lag_seconds": intake.lag_seconds,
+        }
+
+    return Presence(about, board, told)
 
 
 def _taking(intake: Intake | None) -> AbstractContextManager[None]:
@@ -171,9 +192,7 @@ def _become_recorder(app: Any) -> None:
     Those of the process that forked this one are left alone.
     """
     app._after_fork()
-    for connection in connections.all(initialized_only=True):
-        # Closing it would end the session of the other process, too.
-        connection.connection = None
+    database.leave_connections_to_parent()
     database.prepare()
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from django.db.models import Model
 
 from unstuck import conf
-from unstuck.core.clock import system_clock
+from unstuck.fields import Fields
 from unstuck.models import (
     AuditEntry,
     DeadLetter,
     Incident,
     Node,
     OutboxMessage,
+    QueueSample,
     TaskMinute,
     TaskRun,
 )
@@ -27,36 +27,17 @@ logger = logging.getLogger(__name__)
 BATCH = 500
 """Rows of one DELETE: it locks little, and SQLite takes their ids as parameters."""
 
-FIRST_SECONDS = 60
-EVERY_SECONDS = 3_600
-
 KINDS: Mapping[str, tuple[type[Model], str]] = {
     "letters": (DeadLetter, "buried_at"),
     "runs": (TaskRun, "ended_at"),
     "minutes": (TaskMinute, "minute"),
     "incidents": (Incident, "at"),
     "nodes": (Node, "seen_at"),
+    "samples": (QueueSample, "at"),
     "audit": (AuditEntry, "at"),
     "outbox": (OutboxMessage, "written_at"),
 }
 """What is kept for how long, and the column that says how old it is."""
-
-
-class Retention:
-    """Prunes once an hour, a batch a turn, beginning a minute after the start."""
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._due_at = monotonic() + FIRST_SECONDS
-
-    def prune(self) -> bool:
-        """Delete a batch if it is time; says whether there may be more."""
-        if self._monotonic() < self._due_at:
-            return False
-        if prune_batch(system_clock()):
-            return True
-        self._due_at = self._monotonic() + EVERY_SECONDS
-        return False
 
 
 def prune_batch(now: datetime) -> int:
@@ -66,7 +47,8 @@ def prune_batch(now: datetime) -> int:
             deleted = _prune(alias, *KINDS[kind], days, now)
             if deleted and kind == "outbox":
                 logger.error(
-                    "%s messages of the outbox were never sent, and go", deleted
+                    "Messages of the outbox were never sent, and go: %(fields)s",
+                    Fields(messages=deleted),
                 )
             if deleted:
                 return deleted

@@ -86,6 +86,7 @@ def test_the_log_says_what_is_away_and_what_waits(
 
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"The recorder got no further with the {where}; letters wait on the broker; "
-        f"next try in 1.0 s: {type(error).__name__}: gone"
+        f"The recorder got no further, which is tried again: away={where} "
+        f'so="letters wait on the broker" seconds=1.0 error="{type(error).__name__}: '
+        f'gone"'
     )

@@ -10,7 +10,6 @@ import pytest
 from django.db import DatabaseError, OperationalError, connection
 
 from tests.unit.recorder.seen import NOON, incident, minute, run
-from unstuck.core.facts import RUNTIME_BOUNDS
 from unstuck.core.verdict import Reason
 from unstuck.letters.letter import Letter
 from unstuck.letters.message import StoredMessage
@@ -48,6 +47,7 @@ def test_a_run_is_stored_with_all_that_is_known() -> None:
         "waiting_for": "w",
         "node": "worker@host",
         "pid": 7,
+        "waited_seconds": 0.25,
         "runtime_seconds": 9.5,
         "rss_bytes": 2**40,
         "rss_growth_bytes": -(2**20),
@@ -80,6 +80,13 @@ def test_a_run_and_its_dead_letter_share_their_fingerprint() -> None:
 
     assert TaskRun.objects.get().fingerprint == letter.fingerprint
     assert letter.fingerprint == "poison | ValueError | charge (shop/billing.py)"
+
+
+def test_a_plain_success_is_no_trouble() -> None:
+    """And is not grouped with any."""
+    facts.store([run(ending="succeeded", verdict="ack")])
+
+    assert TaskRun.objects.get().fingerprint == ""
 
 
 def test_a_run_that_was_not_buried_is_grouped_by_its_ending() -> None:
@@ -167,15 +174,17 @@ def test_parts_of_a_minute_add_up() -> None:
     assert row.rss_growth_bytes == 70
 
 
-def test_runs_are_counted_by_how_long_they_took() -> None:
-    """Each in its column; what a newer version divides more finely is left out."""
-    one_each = [1] * (len(RUNTIME_BOUNDS) + 1)
+def test_histograms_of_runtimes_and_waits_add_up() -> None:
+    """Within a batch and over several, with the sums, the longest and the unknown."""
+    one = minute(runtimes="0:3 7:1", waits="5:2", wait_seconds=1.5, wait_max=1.0)
+    other = minute(runtimes="7:1 8:1", wait_seconds=3.0, wait_max=3.0, waits_unknown=4)
 
-    facts.store([minute(runtimes=[3, *one_each[1:]]), minute(runtimes=[*one_each, 9])])
-    facts.store([minute(), minute(runtimes=[0, 5])])
+    facts.store([one, other])
+    facts.store([minute(), minute(waits="5:1 90:1", wait_seconds=0.5, wait_max=0.5)])
 
     row = TaskMinute.objects.get()
-    assert [getattr(row, name) for name in facts.RUNTIMES] == [4, 7, 2, 2, 2, 2, 2]
+    assert (row.runtimes, row.waits) == ("0:3 7:2 8:1", "5:3 90:1")
+    assert (row.wait_seconds, row.wait_max, row.waits_unknown) == (5.0, 3.0, 4)
 
 
 def test_minutes_nodes_tasks_and_queues_have_rows_of_their_own() -> None:
@@ -202,9 +211,9 @@ def test_names_that_are_shortened_alike_are_counted_together() -> None:
 
 
 def test_a_batch_costs_few_queries(django_assert_max_num_queries: Any) -> None:
-    """One INSERT for each kind, one UPDATE for each minute."""
-    seen = [run() for _ in range(100)] + [incident() for _ in range(100)]
-    parts = [minute(counts={"failed": 1}) for _ in range(100)]
+    """However many facts: a few statements for each kind."""
+    seen = [run() for _ in range(20)] + [incident() for _ in range(20)]
+    parts = [minute(task_name=f"task{number}") for number in range(30)]
 
     with django_assert_max_num_queries(12):
         facts.store([*seen, *parts])
@@ -236,13 +245,14 @@ def test_one_odd_fact_keeps_no_other_out(caplog: pytest.LogCaptureFixture) -> No
         run("large", pid=2**70),
         run("negative", deliveries=-1),
         minute(counts={"x": None}),
+        minute(waits="no histogram"),
     ]
 
     facts.store([run("1"), *odd, minute(), run("2")])
 
     assert {row.task_id for row in TaskRun.objects.all()} == {"1", "2"}
     assert TaskMinute.objects.get().succeeded == 1
-    assert len(caplog.records) == 3
+    assert len(caplog.records) == 4
     assert "negative" in caplog.text
 
 

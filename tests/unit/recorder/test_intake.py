@@ -12,6 +12,7 @@ from django.db import OperationalError
 
 from tests.unit.recorder.seen import NOON, minute, run
 from tests.waiting import eventually
+from unstuck.core.facts import Running
 from unstuck.models import Incident, Node, TaskMinute, TaskRun
 from unstuck.recorder import facts, intake
 from unstuck.recorder.intake import Intake
@@ -130,7 +131,7 @@ def test_the_oldest_of_too_many_are_dropped(
     own.store()
 
     assert stored() == ["3", "4", "5"]
-    assert "2 facts" in caplog.text
+    assert "dropped=2" in caplog.text
 
 
 def test_dropped_facts_are_told_once_a_minute(
@@ -154,9 +155,9 @@ def test_dropped_facts_are_told_once_a_minute(
     own.wait(0)
     own.wait(0)
 
-    assert [record.getMessage()[:8] for record in caplog.records] == [
-        "3 facts ",
-        "9 facts ",
+    assert [record.args for record in caplog.records] == [
+        {"dropped": 3},
+        {"dropped": 9},
     ]
 
 
@@ -185,7 +186,7 @@ def test_the_end_does_not_wait_for_a_database(
 
     own.finish()
 
-    assert "2 facts are lost" in caplog.text
+    assert "lost with the recorder: lost=2" in caplog.text
 
 
 def test_facts_are_taken_also_while_nobody_stores(channel: FactChannel) -> None:
@@ -288,3 +289,42 @@ def test_what_no_database_takes_is_counted(channel: FactChannel) -> None:
 
     assert stored() == ["1"]
     assert own.left_out == 1
+
+
+def test_what_runs_is_not_stored_but_known(channel: FactChannel) -> None:
+    """The last word counts; it is no fact that anybody waits for."""
+    own = Intake(channel)
+    for runs in ([{"task_id": "1"}], [{"task_id": "2"}, {"task_id": "3"}]):
+        channel.send(Running(at=NOON, runs=runs))
+
+    own.take()
+
+    assert own.running == [{"task_id": "2"}, {"task_id": "3"}]
+    assert not own.store()
+    assert own.lag_seconds == 0
+
+
+def test_the_lag_is_the_age_of_the_oldest_fact_that_is_not_stored(
+    channel: FactChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it waits for its turn, or for the database to take its batch."""
+    monkeypatch.setattr(intake, "BATCH", 1)
+    now = 0.0
+    own = Intake(channel, monotonic=lambda: now)
+    lags = [own.lag_seconds]
+    for now in (10.0, 20.0):  # noqa: B007 - read by the clock
+        send(channel, "1")
+        own.take()
+    now = 25.0
+    lags.append(own.lag_seconds)
+    with monkeypatch.context() as away:
+        away.setattr(facts, "store", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            own.store()
+    lags.append(own.lag_seconds)
+    own.store()
+    lags.append(own.lag_seconds)
+    own.store()
+    lags.append(own.lag_seconds)
+
+    assert lags == [0.0, 15.0, 15.0, 5.0, 0.0]

@@ -17,15 +17,18 @@ from unstuck.recorder.node import Presence, broker_kind
 pytestmark = pytest.mark.django_db
 
 
+MISSING = {"facts_dropped": 3, "facts_left_out": 4, "facts_lag_seconds": 1.5}
+
+
 def test_a_row_says_who_it_is() -> None:
     """And what it had to leave out."""
-    Presence(about(), Board(), lambda: (3, 4)).tell()
+    Presence(about(), Board(), lambda: MISSING).tell()
 
     node = Node.objects.get()
     assert (node.name, node.pid, node.state) == ("celery@host", 7, "starting")
     assert (node.pool, node.concurrency) == ("shop:Pool", 2)
     assert (node.queues, node.broker) == (["mail", "work"], "redis")
-    assert (node.facts_dropped, node.facts_left_out) == (3, 4)
+    assert {name: getattr(node, name) for name in MISSING} == MISSING
     assert node.started_at == NOON
     assert system_clock() - node.seen_at < timedelta(minutes=1)
     assert node.unstuck_version
@@ -96,6 +99,29 @@ def test_who_is_not_seen_for_long_is_lost(
     node = Node(state=state, seen_at=system_clock() - timedelta(seconds=unseen))
 
     assert node.condition == condition
+
+
+def test_what_is_gone_runs_nothing() -> None:
+    """Whatever it has said last."""
+    board, runs = Board(), [{"task_id": "id"}]
+    presence = Presence(about(), board, lambda: {"running": runs})
+    presence.tell()
+    assert Node.objects.get().running == runs
+
+    board.row(MAIN)[Column.STOPPING] = 1
+    presence.leave()
+
+    assert Node.objects.get().running == []
+
+
+def test_a_release_is_what_the_project_says(settings: Any) -> None:
+    """Or nothing."""
+    Presence(about(), Board()).tell()
+    settings.UNSTUCK = {"RELEASE": "2026.11.1"}
+    Presence(about(name="new@host"), Board()).tell()
+
+    releases = Node.objects.order_by("pk").values_list("release", flat=True)
+    assert list(releases) == ["", "2026.11.1"]
 
 
 def test_names_are_as_long_as_their_column() -> None:

@@ -22,6 +22,7 @@ from unstuck.letters.letter import Letter
 from unstuck.models import DeadLetter, Node, TaskRun
 from unstuck.pool.board import MAIN, Board, Column
 from unstuck.recorder import facts, process
+from unstuck.recorder.chores import Leader
 from unstuck.worker.channel import FactChannel
 
 pytestmark = pytest.mark.django_db
@@ -239,7 +240,7 @@ def test_without_anybody_to_watch_it_it_needs_no_heart(
     app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`beat` is optional."""
-    monkeypatch.setattr(process.Retention, "prune", lambda _: stop())
+    monkeypatch.setattr(Leader, "work", lambda _: stop())
 
     process.run(app)
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from django.db.models import Model
 
-from unstuck.core.clock import system_clock
 from unstuck.core.settings import RETENTION_DAYS
 from unstuck.models import (
     AuditEntry,
@@ -17,11 +16,12 @@ from unstuck.models import (
     Incident,
     Node,
     OutboxMessage,
+    QueueSample,
     TaskMinute,
     TaskRun,
 )
 from unstuck.recorder import retention
-from unstuck.recorder.retention import KINDS, Retention, prune_batch
+from unstuck.recorder.retention import KINDS, prune_batch
 
 pytestmark = pytest.mark.django_db
 
@@ -47,6 +47,8 @@ def kept(kind: str, age: timedelta, now: datetime = NOW) -> Model:
             return Node.objects.create(
                 name=uuid.uuid4(), state="ready", started_at=at, seen_at=at
             )
+        case "samples":
+            return QueueSample.objects.create(queue="work", at=at)
         case "outbox":
             return OutboxMessage.objects.create(
                 message_id=uuid.uuid4(), written_at=at, due_at=at
@@ -130,26 +132,3 @@ def test_nothing_to_do_costs_a_query_for_each_kind(
 
     with django_assert_max_num_queries(len(ALL) + 2):
         prune_batch(NOW)
-
-
-def test_it_prunes_a_minute_after_the_start_and_once_an_hour(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A batch a turn, so that a recorder never stops doing its other work for long."""
-    monkeypatch.setattr(retention, "BATCH", 1)
-    now = 1000.0
-    chore = Retention(monotonic=lambda: now)
-
-    def prune_at(clock: float) -> tuple[bool, int]:
-        nonlocal now
-        now = clock
-        return chore.prune(), TaskRun.objects.count()
-
-    for days in (98, 99):
-        kept("runs", timedelta(days=days), system_clock())
-    first = [prune_at(clock) for clock in (1000.0, 1059.0, 1060.0, 1060.5, 1061.0)]
-    kept("runs", timedelta(days=98), system_clock())
-    second = [prune_at(clock) for clock in (1062.0, 4660.0, 4661.0, 4661.5)]
-
-    assert first == [(False, 2), (False, 2), (True, 1), (True, 0), (False, 0)]
-    assert second == [(False, 1), (False, 1), (True, 0), (False, 0)]

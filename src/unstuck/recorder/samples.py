@@ -1,0 +1,107 @@
+"""Samples of the queues: how deep, how old, in whose hands, again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Max
+
+from unstuck import queues
+from unstuck.core.clock import system_clock
+from unstuck.models import Node, QueueSample
+from unstuck.queues import QueueFacts
+from unstuck.recorder.database import writing
+from unstuck.recorder.sound import number, short
+
+EVERY_SECONDS = 15.0
+COUNT_SECONDS = 10.0
+"""So long the broker is asked at most; queues that are left have a gap."""
+
+MOST_QUEUES = 500
+
+KEPT: Sequence[tuple[timedelta, int]] = (
+    (timedelta(days=1), 60),
+    (timedelta(days=7), 900),
+)
+"""From which age on how many seconds keep one sample."""
+
+DELETED_AT_ONCE = 500
+
+
+class Samples:
+    """Counts in one turn and stores in the next, as either may take its time."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._counted: tuple[datetime, list[QueueFacts]] | None = None
+
+    def take(self) -> bool:
+        """Count all queues of the fleet, or store what was counted; whether that is due.
+
+        Raises what the broker or the database raises; what was counted is then dropped.
+        """
+        if self._counted is None:
+            names = _names(self._app)
+            found = queues.count(self._app, names, within=COUNT_SECONDS)
+            self._counted = (system_clock(), found)
+            return True
+        (at, found), self._counted = self._counted, None
+        store(at, found)
+        return False
+
+
+def _names(app: Any) -> list[str]:
+    """The queues that any node consumes, ours, and that of the dead letters."""
+    seen_after = system_clock() - Node.LOST_AFTER
+    with writing() as alias:
+        nodes = Node.objects.using(alias).filter(seen_at__gt=seen_after)
+        told = [
+            name for known in nodes.values_list("queues", flat=True) for name in known
+        ]
+    return list(dict.fromkeys([*queues.names_of(app), *sorted(told)]))[:MOST_QUEUES]
+
+
+def store(at: datetime, found: Sequence[QueueFacts]) -> None:
+    """Write a sample of each queue."""
+    with writing() as alias:
+        samples = QueueSample.objects.using(alias)
+        last = samples.filter(at__lt=at).aggregate(Max("at"))["at__max"]
+        grain = max((each for _, each in KEPT if _is_first(at, last, each)), default=0)
+        samples.bulk_create([_sample(at, facts, grain) for facts in found])
+
+
+def _is_first(at: datetime, last: datetime | None, seconds: int) -> bool:
+    """Whether no other sample is of the same so many seconds."""
+    return last is None or at.timestamp() // seconds != last.timestamp() // seconds
+
+
+def _sample(at: datetime, facts: QueueFacts, grain: int) -> QueueSample:
+    reserved = facts.reserved
+    return QueueSample(
+        queue=short(facts.name),
+        at=at,
+        waiting=facts.waiting,
+        oldest_seconds=number(facts.oldest_seconds),
+        reserved=None if reserved is None else sum(reserved.values()),
+        delayed=facts.delayed,
+        consumers=facts.consumers,
+        grain_seconds=grain,
+    )
+
+
+def thin(now: datetime) -> bool:
+    """Delete some of the samples that are too many for their age; whether there are more.
+
+    As each says of how many seconds it is the first, no other need be looked at.
+    """
+    with writing() as alias:
+        samples = QueueSample.objects.using(alias).order_by()
+        for age, seconds in KEPT:
+            old = samples.filter(grain_seconds__lt=seconds, at__lt=now - age)
+            batch = list(old.values_list("pk", flat=True)[:DELETED_AT_ONCE])
+            if batch:
+                samples.filter(pk__in=batch).delete()
+                return True
+    return False
