@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from unstuck.core import broker
 from unstuck.letters.queue import asking, name_for
+from unstuck.rabbit import delays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,22 +30,87 @@ class QueueFacts:
     delayed: int | None = None
     """Messages whose time has not come."""
 
+    consumers: int | None = None
+    """How many read from it."""
+
     untold: tuple[str, ...] = field(default=())
     """What the broker does not tell, by the names above."""
 
 
-UNTOLD = ("oldest_seconds", "reserved", "delayed")
+PAGE = 500
+
+UNTOLD = ("oldest_seconds", "reserved", "delayed", "consumers")
 
 
 def names_of(app: Any) -> list[str]:
-    """The queues that a worker of this project consumes, and that of the dead letters."""
-    return [*app.amqp.queues.consume_from, name_for(app)]
+    """The queues that a worker of this project consumes, those that its tasks are sent to
+    by name, and that of the dead letters."""
+    told = [*app.amqp.queues.consume_from, *_routed_to(app), name_for(app)]
+    return list(dict.fromkeys(told))
 
 
-def count(app: Any, names: Iterable[str]) -> list[QueueFacts]:
-    """Count these queues. Raises ``BrokerUnreachable`` when the broker cannot be asked."""
+def routes_in(routes: Any) -> Iterator[tuple[Any, Any]]:
+    """The pairs of names and routes; what is decided by a function cannot be seen."""
+    if isinstance(routes, Mapping):
+        yield from routes.items()
+    elif isinstance(routes, (list, tuple)):
+        if len(routes) == 2 and isinstance(routes[0], str):
+            yield routes[0], routes[1]
+        else:
+            for each in routes:
+                yield from routes_in(each)
+
+
+def queue_in(route: Any) -> str:
+    """The queue that a route or the options of a task name; empty if none."""
+    if isinstance(route, str):
+        return route
+    queue = route.get("queue") if isinstance(route, Mapping) else None
+    return queue if isinstance(queue, str) else ""
+
+
+def count(
+    app: Any, names: Iterable[str], *, within: float = math.inf
+) -> list[QueueFacts]:
+    """Count these queues; those that are left after so many seconds are left out.
+
+    Raises ``BrokerUnreachable`` when the broker cannot be asked.
+    """
+    give_up_at = time.monotonic() + within
+    counted = []
     with asking(app) as connection:
-        return [_count(connection, name) for name in names]
+        for name in names:
+            if time.monotonic() > give_up_at:
+                break
+            counted.append(_count(connection, name))
+    return counted
+
+
+def count_delayed(connection: Any) -> int:
+    """How many messages wait in the delay queues of a RabbitMQ, for all who use them."""
+    numbers = (_ask(connection, name)[0] for name in delays.queue_names())
+    return sum(number or 0 for number in numbers)
+
+
+def contents(channel: Any, name: str) -> Iterator[bytes]:
+    """The messages of a queue of kombu's own transport for Redis, the next one first.
+
+    Nothing is taken. What is sent meanwhile comes at the end, what is taken may be missed.
+    """
+    for step in channel.priority_steps:
+        # kombu's client adds the prefix itself to some commands, and not to this one.
+        key = channel.global_keyprefix + channel._q_for_pri(name, step)
+        at = -1
+        while found := channel.client.lrange(key, at - PAGE + 1, at):
+            # Publishers push on the left: the oldest is on the right.
+            yield from reversed(found)
+            at -= PAGE
+
+
+def _routed_to(app: Any) -> Iterator[str]:
+    routes = [route for _, route in routes_in(app.conf.task_routes)]
+    options = [{"queue": getattr(task, "queue", None)} for task in app.tasks.values()]
+    yield from filter(None, map(queue_in, [*routes, *options]))
 
 
 def _count(connection: Any, name: str) -> QueueFacts:
@@ -55,15 +123,25 @@ def _count(connection: Any, name: str) -> QueueFacts:
             oldest_seconds=found.oldest_seconds,
             reserved=found.reserved,
             delayed=found.delayed,
+            consumers=_ask(connection, name)[1] or 0,
         )
-    return QueueFacts(name=name, waiting=_length(connection, name), untold=UNTOLD)
+    waiting, consumers = _ask(connection, name)
+    if connection.transport.driver_type == "amqp":
+        untold = UNTOLD[:-1]
+        return QueueFacts(
+            name=name, waiting=waiting, consumers=consumers, untold=untold
+        )
+    if connection.transport.driver_type == "redis":
+        waiting = waiting or 0  # An empty list is not there.
+    return QueueFacts(name=name, waiting=waiting, untold=UNTOLD)
 
 
-def _length(connection: Any, name: str) -> int | None:
-    """The length of a queue; ``None`` of one that does not exist."""
+def _ask(connection: Any, name: str) -> tuple[int, int] | tuple[None, None]:
+    """The length of a queue and who reads it; nothing of one that does not exist."""
     # An error closes a channel of RabbitMQ: each question gets one of its own.
     with connection.channel() as channel:
         try:
-            return int(channel.queue_declare(name, passive=True).message_count)
+            declared = channel.queue_declare(name, passive=True)
         except connection.channel_errors:
-            return None
+            return None, None
+        return int(declared.message_count), int(declared.consumer_count)

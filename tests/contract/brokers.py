@@ -13,7 +13,7 @@ import kombu
 import redis
 from kombu import Connection, Consumer, Queue
 
-import unstuck  # noqa: F401 - names our transport to kombu
+import unstuck.app  # noqa: F401 - names our transport to kombu
 from tests.services import Valkey
 from tests.sites import STREAMS
 from tests.waiting import eventually

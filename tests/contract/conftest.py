@@ -16,8 +16,21 @@ from typing import Any
 import pytest
 
 from tests.contract.brokers import Broker
+from tests.contract.databases import (  # noqa: F401
+    database_locks,
+    locks_in_postgresql,
+    locks_in_sqlite,
+    postgresql_for_locks,
+    postgresql_locks,
+    postgresql_url,
+    sqlite_locks,
+    sqlite_url,
+)
+from tests.contract.lock_places import Place
 from tests.services import MissingServer, Valkey, started
 from unstuck.dev.valkey import find_server
+from unstuck.locks import backends
+from unstuck.locks.backend import Backend
 
 EMBEDDED = "valkey-9"
 INSTALLED = "redis-7"
@@ -118,3 +131,27 @@ def _broker(request: pytest.FixtureRequest, variant: str) -> Iterator[Broker]:
         broker = Broker(name, running)
     yield broker
     broker.close()
+
+
+@pytest.fixture
+def locks_in_valkey(servers: dict[str, Any]) -> Place:
+    """Locks in a server that holds nothing else."""
+    server = servers[NAME]
+    server.flush()
+    return Place(url=server.url(0))
+
+
+@pytest.fixture(params=["valkey", "postgresql", "sqlite"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Each kind of place for locks in turn, with none in it."""
+    made: Place = request.getfixturevalue(f"locks_in_{request.param}")
+    return made
+
+
+@pytest.fixture
+def locks(place: Place) -> Iterator[Backend]:
+    """What keeps the locks of this process, in each kind of place in turn."""
+    backend = place.backend()
+    backends.use(backend)
+    yield backend
+    backends.use(None)

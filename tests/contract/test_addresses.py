@@ -14,11 +14,14 @@ import redis
 
 from tests.contract.brokers import Broker, Inbox, new_queue, publish
 from tests.contract.conftest import SERVERS
+from tests.contract.lock_places import an_owner
 from tests.services import started
 from tests.sites import STREAMS
 from tests.waiting import eventually
 from unstuck.dev import tether
 from unstuck.dev.ports import HOST, free_port
+from unstuck.locks import backends
+from unstuck.locks.backend import Claim, Taken
 
 MakeServer = Callable[..., Any]
 
@@ -41,7 +44,7 @@ def serve(request: pytest.FixtureRequest) -> Iterator[MakeServer]:
 
 @pytest.fixture
 def works(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
-    """Checks that a message gets through by an address, there and back."""
+    """Checks that a message gets through by an address, there and back, and a lock."""
     broker = Broker("streams")
 
     def check(url: str, **options: Any) -> None:
@@ -51,6 +54,9 @@ def works(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
         assert inbox.wait_for(1) == ["there"]
         inbox.messages[0].ack()
         inbox.connection.release()
+        locks, owner = backends.at(url, options), an_owner()
+        assert isinstance(locks.take("there", owner, 30), Taken)
+        assert locks.release(Claim("there", owner.token))
 
     yield check
     broker.close()

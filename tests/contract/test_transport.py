@@ -506,6 +506,17 @@ def test_without_acknowledgements_nothing_comes_back(broker: Broker) -> None:
     assert second.bodies == []
 
 
+def test_without_acknowledgements_each_is_an_event(broker: Broker) -> None:
+    """Who collects so many answers, as kombu's mailbox does, drains as often."""
+    consuming, publishing, queue = broker.connect(), broker.connect(), new_queue()
+    inbox = Inbox(consuming, queue, no_ack=True)
+    publish(publishing, queue, 1, 2, 3)
+
+    for count in (1, 2, 3):
+        consuming.drain_events(timeout=5)
+        assert len(inbox.messages) == count
+
+
 def test_several_queues_get_their_turn(broker: Broker) -> None:
     """A queue that is full does not starve another one."""
     connection, busy, quiet = broker.connect(), new_queue(), new_queue()

@@ -5,7 +5,7 @@ Our own transport for Redis can; it is an island, and neither imports the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -19,6 +19,9 @@ class LastingChannel(Protocol):
 
     publish_errors: tuple[type[Exception], ...]
     """What ``send`` raises."""
+
+    ResponseError: type[Exception]
+    """By which the broker says that it did not do it."""
 
     def collected(self) -> AbstractContextManager[list[Any]]:
         """What is published within, by this thread, is not sent but collected.
@@ -39,6 +42,36 @@ class LastingChannel(Protocol):
         """What there is of a queue: ``waiting``, ``oldest_seconds``, ``reserved`` by node
         and ``delayed``."""
 
+    def queues_with_delayed(self) -> list[str]:
+        """The queues that have messages whose time has not come."""
+
+    def count_delayed(self, queues: Sequence[str]) -> dict[str, int]:
+        """How many such messages each queue has."""
+
+    def first_delayed(self, queue: str, most: int) -> Iterator[Any]:
+        """Those of a queue that are due first, read a few at a time: each has ``queue``,
+        ``due_at`` in seconds since the epoch, and ``content``, the message as JSON."""
+
+    def delayed_with(
+        self, queue: str, text: str, until: float
+    ) -> tuple[Sequence[Any], bool]:
+        """Those of a queue that have ``text`` in them; whether those are all that do, as
+        it gives up at the instant ``until`` of ``time.monotonic()``."""
+
+    def take_delayed(self, delayed: Any, instead: str | None = None) -> bool:
+        """Take one of those away, and put another message in the queue in its place.
+
+        As one step; ``False``, and nothing is done, if it is not there any more. Any
+        error but ``ResponseError`` leaves in doubt whether it was done.
+        """
+
+    def search(self, queue: str, text: str, most: int, until: float) -> Any:
+        """The messages of a queue that have ``text`` in them, and ``looked_at`` how many.
+
+        ``found``: each has ``content``, and a ``place`` from 1 on or the ``node`` that has
+        it in hand. It gives up after ``most``, and at ``until``: ``is_whole`` says so.
+        """
+
     def keep(self, delivery_tags: Collection[str]) -> None:
         """These stay in hand when the channel closes; all others are for others."""
 
@@ -53,6 +86,10 @@ class LastingChannel(Protocol):
 
     def take_ahead(self, appetite: Callable[[], int]) -> None:
         """Take as many messages beyond the prefetch count as ``appetite`` says."""
+
+    def put_at(self, delivery_tag: str) -> float:
+        """Since when that message could be read, by the clock of the broker, in seconds
+        since the epoch."""
 
     def surplus(self) -> int:
         """How many messages beyond the prefetch count are in hand and not wanted now."""

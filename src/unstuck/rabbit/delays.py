@@ -55,6 +55,11 @@ def way(queue: str, seconds: int) -> tuple[str, str]:
     return ENTRY, calculate_routing_key(min(seconds, LONGEST), _tail(queue))
 
 
+def queue_names() -> list[str]:
+    """The queues of the ladder, of the longest delay first."""
+    return [level_name(level) for level in range(MAX_LEVEL, -1, -1)]
+
+
 def _make_ladder(connection: Any, queue_type: str) -> None:
     try:
         declare_native_delayed_delivery_exchanges_and_queues(connection, queue_type)

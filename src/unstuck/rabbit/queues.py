@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import kombu
 
+from unstuck.fields import Fields
 from unstuck.rabbit import server
 
 DEAD = "unstuck.dead"
@@ -114,7 +115,10 @@ class PatientQueue(kombu.Queue):  # type: ignore[misc] # kombu is untyped here
                 # project wants of it, such as priorities.
                 refusal = server.words_of(error)
         if arguments != self._own_arguments(channel):
-            logger.warning("Queue %s is a classic one: %s", self.name, refusal)
+            logger.warning(
+                "A queue is a classic one: %(fields)s",
+                Fields(queue=self.name, why=refusal),
+            )
         return None
 
     def _look(self, channel: Any) -> Any:

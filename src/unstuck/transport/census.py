@@ -50,7 +50,7 @@ def take(
     triples = answers[len(lists) :]
     for place, name in enumerate(streams):
         length, groups, readers = triples[3 * place : 3 * place + 3]
-        after, pending = _position(groups)
+        after, pending = position(groups)
         reserved.update(_in_hand(readers))
         waiting += length - pending
         if length > pending:
@@ -64,7 +64,7 @@ def take(
     )
 
 
-def _position(groups: Any) -> tuple[str, int]:
+def position(groups: Any) -> tuple[str, int]:
     """Up to where a stream was handed out, and how much of that is in hand."""
     if isinstance(groups, ResponseError) or not groups:
         return "-", 0

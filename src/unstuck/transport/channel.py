@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 
+from unstuck.fields import Fields
 from unstuck.transport import scripts
 from unstuck.transport.desk import ack_commands, tag_of
 from unstuck.transport.keys import GROUP, queue_of
@@ -86,6 +87,11 @@ class Channel(QueuesChannel):
         if not qos.prefetch_count or qos.appetite() > 0:
             return 0
         return int(qos.in_hand - qos.prefetch_count)
+
+    def put_at(self, delivery_tag: str) -> float:
+        """Since when that message could be read, by the clock of the server."""
+        # The id of an entry begins with the milliseconds.
+        return int(delivery_tag.partition("-")[0]) / 1000
 
     def is_ours(self, delivery_tag: str) -> bool:
         """Whether nobody else can have that message now, as far as can be known."""
@@ -173,7 +179,7 @@ class Channel(QueuesChannel):
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for messages; the answer comes when it comes."""
         queues = self._queue_cycle.consume(len(self.active_queues))
-        room = self.qos.room
+        room = self._room_for(queues)
         if not queues or room <= 0 or time.monotonic() < self._not_before:
             return
         streams = self._streams_of(queues)
@@ -184,6 +190,15 @@ class Channel(QueuesChannel):
         else:
             self._reading = _Reading(blocks=True, asked=1)
             self._ask(self._wait_for_one(streams))
+
+    def _room_for(self, queues: Collection[str]) -> int:
+        """How many messages may come at once.
+
+        One, where none is acknowledged: kombu's mailbox, which collects the answers of
+        nodes, takes each ``drain_events()`` for one of them.
+        """
+        room: int = self.qos.room
+        return min(room, 1) if self._no_ack.issuperset(queues) else room
 
     def _ask(self, *commands: Sequence[Any]) -> None:
         connection = self.client.connection
@@ -222,7 +237,10 @@ class Channel(QueuesChannel):
             self._on_refusal(error)
             raise Empty from None
         except self.connection_errors as error:
-            logger.info("The connection that messages come by was lost: %s", error)
+            logger.info(
+                "The connection that messages come by was lost: %(fields)s",
+                Fields(error=error),
+            )
             self._lost_connection(reading)
             raise Empty from None
         entries = list(_entries_in(answer))
@@ -257,7 +275,9 @@ class Channel(QueuesChannel):
         elif "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
             logger.warning("The server has lost its streams; they are made anew")
         else:
-            logger.warning("The server refuses to give messages: %s", error)
+            logger.warning(
+                "The server refuses to give messages: %(fields)s", Fields(error=error)
+            )
             self._not_before = time.monotonic() + PAUSE_SECONDS
             self._lost_connection()
 
@@ -351,7 +371,10 @@ class Channel(QueuesChannel):
         try:
             return bool(super()._receive())
         except self.connection_errors as error:
-            logger.info("The connection that broadcasts come by was lost: %s", error)
+            logger.info(
+                "The connection that broadcasts come by was lost: %(fields)s",
+                Fields(error=error),
+            )
             self._drop_broadcasts()
             raise Empty from None
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unstuck.fields import Fields
 from unstuck.transport import scripts
 from unstuck.transport.keys import GROUP
 
@@ -206,9 +207,9 @@ class Desk:
     def _count_zombies(self, number: int) -> None:
         self.zombies += number
         logger.warning(
-            "%d messages had been given to others when they were acknowledged here; "
-            "that is dropped",
-            number,
+            "Messages had been given to others when they were acknowledged here, "
+            "which is dropped: %(fields)s",
+            Fields(messages=number),
         )
 
     def flush(self, client: Any) -> None:
@@ -250,7 +251,10 @@ class Desk:
                 self.said([step.tag], answer)
             elif _is_permanent(answer):
                 # Nobody could ever take it: it stays reserved until we are gone.
-                logger.error("%s cannot be settled: %s", step.tag, answer)
+                logger.error(
+                    "A message cannot be settled: %(fields)s",
+                    Fields(message=step.tag, error=answer),
+                )
                 self.said([step.tag], 1)
             else:
                 self._steps.append(step)

@@ -126,12 +126,12 @@ class PublishingChannel(ConnectedChannel):
         finally:
             self._place.puts = None
 
-    def _tell(self, command: Sequence[Any]) -> None:
-        """Send one command; redis-py's client takes as long as the server for one."""
+    def _tell(self, command: Sequence[Any]) -> Any:
+        """Send one command, once; redis-py's client takes as long as the server for one."""
         connection = self.pool.get_connection()
         try:
             connection.send_command(*command)
-            connection.read_response()
+            return connection.read_response()
         except ResponseError:
             raise
         except BaseException:

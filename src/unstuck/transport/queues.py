@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from amqp.protocol import queue_declare_ok_t
 from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.utils.uuid import uuid
 
-from unstuck.transport import census, scripts
+from unstuck.transport import census, lookup, scripts
 from unstuck.transport.census import Census
+from unstuck.transport.lookup import Delayed, Search
 from unstuck.transport.publishing import PublishingChannel
 
 PURGE_AT_ONCE = 1000
@@ -67,6 +69,33 @@ class QueuesChannel(PublishingChannel):
         """What there is of a queue, and in whose hands."""
         streams, lists = self._streams_of([queue]), list(self._lists_of(queue))
         return census.take(self.commands, streams, lists, self.keys.delayed(queue))
+
+    def queues_with_delayed(self) -> list[str]:
+        """The queues that have messages whose time has not come."""
+        return lookup.queues_with_delayed(self.commands, self.keys)
+
+    def count_delayed(self, queues: Sequence[str]) -> dict[str, int]:
+        """How many such messages each queue has."""
+        return lookup.count_delayed(self.commands, self.keys, queues)
+
+    def first_delayed(self, queue: str, most: int) -> Iterator[Delayed]:
+        """Those of a queue that are due first, read a few at a time."""
+        return lookup.first_delayed(self.commands, self.keys, queue, most)
+
+    def delayed_with(
+        self, queue: str, text: str, until: float
+    ) -> tuple[list[Delayed], bool]:
+        """Those of a queue that have a text in them; whether those are all."""
+        return lookup.delayed_with(self.commands, self.keys, queue, text, until)
+
+    def take_delayed(self, delayed: Delayed, instead: str | None = None) -> bool:
+        """Take one away, and put another in the queue in its place, as one step."""
+        return bool(self._tell(lookup.taking(self.keys, delayed, instead)))
+
+    def search(self, queue: str, text: str, most: int, until: float) -> Search:
+        """The messages of a queue that have a text in them, and where they are."""
+        streams = self._streams_of([queue])
+        return lookup.search(self.commands, streams, text, most, until)
 
     def _purge(self, queue: str) -> int:
         purged = 0

@@ -327,6 +327,17 @@ return {math.max(0, waiting), readers}
 )
 """How many messages wait in a queue, and how many read it."""
 
+TAKE_DELAYED = Script(
+    """
+-- KEYS: the delayed messages of a queue, a stream. ARGV: one of them, and what comes into
+-- the stream instead, if that is not empty. Deletes first, so a full server does it too.
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
+if ARGV[2] ~= '' then redis.call('XADD', KEYS[2], '*', 'm', ARGV[2]) end
+return 1
+"""
+)
+"""Take a message that waits for its time away, or put another in its place at once."""
+
 PURGE = Script(
     """
 -- KEYS: a stream. ARGV: how many at most.

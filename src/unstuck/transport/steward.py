@@ -17,6 +17,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from unstuck.fields import Fields
 from unstuck.transport import scripts
 from unstuck.transport.desk import Desk, Step, entry_of, tag_of
 from unstuck.transport.keys import GROUP, Keys
@@ -194,11 +195,7 @@ class Steward:
         else:
             self._over = [node for node in self._over if node not in over]
         for node, number in reaped:
-            logger.warning(
-                "Node %s is dead: %d messages are given to others",
-                node.decode(),
-                number,
-            )
+            _tell_of_death(node.decode(), number)
         if lost:
             self._find_out_what_is_lost()
         if look or death >= 0:
@@ -224,9 +221,9 @@ class Steward:
                 lost.append(tag)
         self._desk.lose(lost)
         logger.warning(
-            "This node was away for longer than its lease: %d messages were given to "
-            "others",
-            len(lost),
+            "This node was away for longer than its lease, and its messages were given "
+            "to others: %(fields)s",
+            Fields(messages=len(lost)),
         )
 
     def _bridge(self, now: float) -> None:
@@ -279,5 +276,19 @@ class Steward:
 
     def _complain(self, trouble: str) -> None:
         if trouble != self._trouble:
-            logger.warning("The server of the broker is in trouble: %s", trouble)
+            logger.warning(
+                "The server of the broker is in trouble: %(fields)s",
+                Fields(trouble=trouble),
+            )
         self._trouble = trouble
+
+
+def _tell_of_death(node: str, messages: int) -> None:
+    if messages:
+        logger.warning(
+            "A node is dead, and its messages are given to others: %(fields)s",
+            Fields(node=node, messages=messages),
+        )
+    else:
+        # Or a command that asked something, and ended: nobody need look after it.
+        logger.info("A node is gone that had no message: %(fields)s", Fields(node=node))
