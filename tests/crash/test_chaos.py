@@ -79,7 +79,8 @@ def test_children_killed_at_random_instants(
             "longest lag of an idle thread beside it (s)", round(probe.worst, 2)
         )
         judgement.check()
-        assert lag < 1 + 3 * probe.worst
+        # Beside other runs, main has less than a processor of its own.
+        assert lag < sized(5, 1) + 3 * probe.worst
 
     loud = [i for i, name in sender.sent.items() if name == "fail_loudly"]
     assert {letter["task_id"] for letter in site.letters()} == set(loud)
@@ -136,7 +137,8 @@ SERVERS = {"redis": "own_valkey", "amqp": "own_rabbitmq"}
 
 def processes_of(node: Node) -> list[int]:
     """All of a node but its supervisor."""
-    return [node.main, *node.children_pids, *node.companions_pids]
+    kept = (node.main, node.probes_pid, *node.companions_pids)
+    return [*kept, *node.children_pids]
 
 
 def unstarted(site: Site, ids: list[str]) -> set[str]:

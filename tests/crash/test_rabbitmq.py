@@ -6,6 +6,7 @@ import random
 import statistics
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,6 +28,8 @@ from tests.waiting import eventually
 SEED = random.randrange(10**6)
 KINDS = ["amqp", "quorum"]
 """Stock Celery's classic queue, and ours."""
+DATABASE_AWAY = sized(2, 60)
+"""So many seconds."""
 
 
 @pytest.mark.timeout(1800 if SOAK else 240)
@@ -60,16 +63,22 @@ class Trouble:
         self.done: Counter[str] = Counter()
 
     def run(self, rounds: int) -> None:
-        """Let each happen so often, in any order; then all is there again."""
-        for _ in range(rounds):
-            acts = [
-                *(self.kill_tree, self.close_connections),
-                *(self.restart_broker, self.stop_database),
-            ]
-            for act in self._dice.sample(acts, len(acts)):
-                act()
-                self.done[act.__name__.replace("_", " ")] += 1
-                time.sleep(self._dice.uniform(0.5, 2))
+        """Let each happen so often, in any order, while the database goes away once.
+
+        At the end all is there again.
+        """
+        with ThreadPoolExecutor(1) as beside:
+            stopped = beside.submit(self._take, self.stop_database)
+            for _ in range(rounds):
+                acts = [self.kill_tree, self.close_connections, self.restart_broker]
+                for act in self._dice.sample(acts, len(acts)):
+                    self._take(act)
+                    time.sleep(self._dice.uniform(0.5, 2))
+            stopped.result()
+
+    def _take(self, act: Callable[[], None]) -> None:
+        act()
+        self.done[act.__name__.replace("_", " ")] += 1
 
     def kill_tree(self) -> None:
         """SIGKILL of all processes of a node, which is then started again."""
@@ -88,7 +97,7 @@ class Trouble:
     def stop_database(self) -> None:
         """Letters wait on the broker meanwhile."""
         self._postgres.stop()
-        time.sleep(self._dice.uniform(1, 3))
+        time.sleep(DATABASE_AWAY)
         self._postgres.start()
 
 
@@ -127,6 +136,7 @@ def test_conservation(
     letters = buried(site)
     runs = Counter(run.task_id for run in ledger.runs if run.attempt == 0)
     record_property("seed", SEED)
+    record_property("seconds without the database", DATABASE_AWAY)
     for name, value in trouble.done.items():
         record_property(name, value)
     record_property("sent", len(sender.sent))

@@ -57,11 +57,7 @@ def pid_of(site: Site, task_id: str, seconds: float = 20) -> int:
 
 def rows(site: Site, model: str, **filters: Any) -> list[Row]:
     """What the recorder has stored."""
-    found = site.python(
-        f"from unstuck.models import {model}\n"
-        f"answer = list({model}.objects.filter(**{filters!r}).values())"
-    )
-    return list(found)
+    return site.rows(model, **filters)
 
 
 def by_task(
@@ -84,7 +80,7 @@ def wait_for_burials(node: Node, count: int, seconds: float = 60) -> None:
     """Wait until main has buried so many; asks no process that would take CPU."""
 
     def enough() -> bool:
-        buried = node.log().count(" is buried as ")
+        buried = node.log().count("] is buried: ")
         assert buried >= count, f"{buried} of {count} buried"
         return True
 

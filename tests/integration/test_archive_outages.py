@@ -23,32 +23,24 @@ import pytest
 
 from tests.crash.chaos import SOAK
 from tests.integration.sending import TASKS
+from tests.integration.tables import file_of, rows
 from tests.node import Node, Site, children_of
 from tests.services import PostgreSQL
 from tests.sites import MakeSite
 from tests.waiting import eventually
-from unstuck.recorder import facts
+from unstuck.core.histogram import Histogram
 
 HOLD_SECONDS = 60 if SOAK else 3
 WELL, BAD = (2_000, 500) if SOAK else (60, 20)
 """Tasks that are sent before, during and after the trouble, each time."""
 
-FELT = "got no further with the database"
+FELT = "got no further, which is tried again: away=database"
 TABLES = ("deadletter", "taskrun", "taskminute", "incident", "node")
 
 Fault = Callable[[Site, Node], AbstractContextManager[bool]]
 """Does harm within a block; says whether the recorder is bound to notice."""
 
 pytestmark = pytest.mark.timeout(900 if SOAK else 240)
-
-
-def rows(site: Site, sql: str) -> list[Any]:
-    """What a query of the site's database finds."""
-    if site.database.startswith("sqlite"):
-        with closing(sqlite3.connect(file_of(site), timeout=30)) as file:
-            return file.execute(sql).fetchall()
-    with psycopg.connect(site.database, autocommit=True) as connection:
-        return connection.execute(sql).fetchall()  # type: ignore[arg-type]
 
 
 def send_many(site: Site) -> dict[str, list[str]]:
@@ -182,11 +174,6 @@ def no_room(site: Site, node: Node) -> Iterator[bool]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
 
 
-def file_of(site: Site) -> str:
-    """The path of a site's SQLite file."""
-    return site.database.removeprefix("sqlite:///")
-
-
 def recorder_of(node: Node) -> int:
     """The process that writes the archive."""
     [pid] = node.companions_pids
@@ -250,9 +237,8 @@ def counted(site: Site) -> tuple[int, int]:
 
 def timed(site: Site) -> int:
     """How many runs are known by how long they took."""
-    columns = " + ".join(facts.RUNTIMES)
-    [(number,)] = rows(site, f"SELECT sum({columns}) FROM unstuck_taskminute")
-    return int(number)
+    found = rows(site, "SELECT runtimes FROM unstuck_taskminute")
+    return Histogram.of(runtimes for (runtimes,) in found).total
 
 
 def test_a_postgresql_that_fails_slows_the_archive_alone(

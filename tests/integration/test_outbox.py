@@ -29,7 +29,8 @@ from tests.integration.test_publishing import (
 )
 from tests.sites import STREAMS
 from unstuck import Celery, OutboxError, OutboxFull
-from unstuck.models import OutboxLease, OutboxMessage
+from unstuck.leases import alone
+from unstuck.models import Lease, OutboxMessage
 from unstuck.outbox import dispatch, relay, rows
 from unstuck.outbox.publication import Publication
 from unstuck.rabbit.queues import PatientQueue, SafeQueue
@@ -555,15 +556,15 @@ def test_one_sends_at_a_time(streams: Celery) -> None:
         written = rows.write([publication(streams, n) for n in range(2)])
     assert len(written) == 2
     all_due()
-    with relay._alone() as ours:
+    with alone(relay.LEASE, relay.LEASE_LENGTH) as ours:
         assert ours
         assert relay.send_due(streams) == 0
-    OutboxLease.objects.update(until=datetime.now(UTC) + timedelta(hours=1))
+    Lease.objects.update(until=datetime.now(UTC) + timedelta(hours=1))
     assert relay.send_due(streams) == 0
-    OutboxLease.objects.update(until=datetime.now(UTC) - timedelta(seconds=1))
+    Lease.objects.update(until=datetime.now(UTC) - timedelta(seconds=1))
 
     assert relay.send_due(streams) == 2
-    assert OutboxLease.objects.count() == 1
+    assert Lease.objects.count() == 1
 
 
 def publication(app: Celery, n: int) -> relay.Publication:

@@ -15,7 +15,6 @@ from tests.node import Site
 from tests.waiting import eventually
 
 ON_COMMIT = {"CELERY_TASK_PUBLISH": "on_commit"}
-WAITING = "from unstuck.models import OutboxMessage as M; answer = M.objects.count()"
 PRELUDE = (
     "import os, signal\n"
     "from django.db import transaction\n"
@@ -43,7 +42,7 @@ def test_a_workers_tasks_publish_with_their_transactions(
         eventually(lambda: site.runs(replaced) == 2, 60)
         eventually(lambda: len(site.events(task="tests.project.tasks.add")) == 3, 60)
         # A row goes a moment after its message, which may have run by then.
-        eventually(lambda: site.python(WAITING) == 0, 30)
+        eventually(lambda: site.rows("OutboxMessage") == [], 30)
 
     assert site.runs(children[taken_back]) == 0
     assert site.letters() == []
@@ -68,7 +67,7 @@ def test_the_recorder_sends_what_a_dead_process_has_left(
 
     with site.node("-c", "1"):
         eventually(lambda: site.runs(row["task_id"]) == 1, 60)
-        eventually(lambda: site.python(WAITING) == 0, 30)
+        eventually(lambda: site.rows("OutboxMessage") == [], 30)
 
     assert status == 0
     assert row["task_name"] == "tests.project.tasks.add"

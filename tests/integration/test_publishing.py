@@ -16,6 +16,7 @@ from kombu.exceptions import EncodeError, OperationalError
 
 from tests.sites import STREAMS
 from unstuck import Celery, NotAllSent
+from unstuck.letters.message import SENT
 
 BROKERS = ("streams", "redis", "amqp")
 
@@ -26,7 +27,7 @@ ARGUMENTS: list[tuple[Any, ...]] = [
     ([1, {"a": [2]}],),
     (datetime(2026, 1, 1, tzinfo=UTC), Decimal("1.5"), uuid.UUID(int=5)),
 ]
-OF_ONE_MESSAGE = ("id", "root_id")
+OF_ONE_MESSAGE = ("id", "root_id", SENT)
 
 
 @pytest.fixture(params=BROKERS)

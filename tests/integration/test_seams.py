@@ -12,6 +12,7 @@ from tests.integration.conftest import MakeSite
 from tests.integration.sending import TASKS, send
 from tests.waiting import eventually
 from unstuck import Celery
+from unstuck.worker.consumer import STEPS, Consumer
 from unstuck.worker.request import Request
 
 
@@ -37,6 +38,14 @@ def test_celerys_request_classes_do_not_bypass_ours() -> None:
     assert own == set(), "Celery overrides something new: look at it"
 
 
+def test_our_steps_are_in_the_place_of_celerys() -> None:
+    """A step that Celery renames would be its own again."""
+    steps = Consumer.Blueprint.default_steps
+
+    assert set(STEPS.values()) <= set(steps)
+    assert not set(STEPS) & set(steps)
+
+
 @pytest.mark.parametrize("name", ["hard_with_base", "kill_with_base"])
 def test_hooks_hear_of_an_ending_that_the_child_did_not_survive_once(
     redis_site: MakeSite, name: str
@@ -59,7 +68,7 @@ def test_a_result_says_which_process_has_started_its_task(
     with site.node("-c", "2"), site.client() as app:
         sent = [send(site, "sleep", 5) for _ in range(2)]
         backend = app.backend
-        eventually(lambda: all(backend.get_state(s) == "STARTED" for s in sent), 20)
+        eventually(lambda: all(site.events(id=s) for s in sent), 20)
         said = [backend.get_task_meta(s, cache=False)["result"]["pid"] for s in sent]
 
         assert said == [site.events(id=s)[0]["pid"] for s in sent]

@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 
 from unstuck.core.backoff import doubled
+from unstuck.fields import Fields
 from unstuck.pool.nursery import Nursery
 
 logger = logging.getLogger(__name__)
@@ -63,4 +64,7 @@ class Births:
         wait = doubled(FIRST_WAIT, self._failures, LONGEST_WAIT).total_seconds()
         self._failures += 1
         self._none_before = now + wait
-        logger.error("A child could not start; next try in %s s: %s", wait, why)
+        logger.error(
+            "A child could not start, which is tried again: %(fields)s",
+            Fields(seconds=wait, why=why),
+        )

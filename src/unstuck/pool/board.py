@@ -10,10 +10,18 @@ import mmap
 import time
 from enum import IntEnum
 
+from unstuck.metrics.tally import Tally
+
 MAIN = 0
 RECORDER = 1
-FIRST_CHILD = 8
-CHILDREN = 1016
+PROBES = 2
+SUPERVISOR = 3
+BEAT = 4
+OTHERS = 5
+"""The first row of what else a supervisor keeps."""
+
+FIRST_CHILD = 10
+CHILDREN = 1014
 """Rows for children: more than a host can run."""
 
 
@@ -51,6 +59,65 @@ class Column(IntEnum):
     STOPPING = 10
     """Whether the node stops, in the row of main."""
 
+    # What only main knows, and tells by its lookout. Instants are in nanoseconds, and 0
+    # when there was none.
+
+    CONNECTED = 11
+    """Whether the consumer believes that it has a connection."""
+
+    ANSWERED = 12
+    """When the broker answered last."""
+
+    UNANSWERED = 13
+    """Since when the broker does not answer."""
+
+    WAITING = 14
+    """How many messages wait in the queues that main consumes, plus one; 0 if unknown."""
+
+    TAKEN = 15
+    """When a message was taken last."""
+
+    SLOTS = 16
+    """How many tasks may run at once."""
+
+    FREE = 17
+    """How many more could begin now."""
+
+    SERVING = 18
+    """How many children are up."""
+
+    LONGEST = 19
+    """When the task that runs longest began."""
+
+    PAUSED = 20
+    """Whether main consumes no queue, as somebody told it."""
+
+    FULL = 21
+    """Whether main holds as many messages as it may."""
+
+    DEAF = 22
+    """Since when main takes none of the messages that wait, though it could."""
+
+    REPLACE = 23
+    """Whether main wants another one in its place."""
+
+    # In other rows.
+
+    REPLACED = 24
+    """In the row of the supervisor: when it replaced a main that was deaf."""
+
+    DATABASE_AWAY = 25
+    """In the row of the recorder: since when the database does not do what it shall."""
+
+    LAG = 26
+    """In the row of the recorder: how long the oldest fact has waited, in nanoseconds."""
+
+    RUNNING = 27
+    """In the row of main: how many tasks a process has begun with."""
+
+    RESERVED = 28
+    """In the row of main: how many tasks it has taken that have not begun."""
+
 
 class Board:
     """Shared by a process with all that it forks."""
@@ -59,11 +126,18 @@ class Board:
         cells = (FIRST_CHILD + CHILDREN) * len(Column)
         self._memory = mmap.mmap(-1, cells * 8)
         self._cells = memoryview(self._memory).cast("q")
+        self.tally = Tally()
+        """What is counted. Rows are as new with each process, and this is not."""
 
     def row(self, number: int) -> Row:
         """The row of one process."""
         start = number * len(Column)
         return Row(self._cells[start : start + len(Column)])
+
+    def children(self) -> list[int]:
+        """The processes that run tasks, as far as they are ours."""
+        first, width = FIRST_CHILD * len(Column) + Column.PID, len(Column)
+        return [pid for pid in self._cells[first::width].tolist() if pid]
 
 
 class Row:

@@ -29,6 +29,7 @@ from unstuck.core.limits import Limits
 from unstuck.pool import answers, tracers, wire
 from unstuck.pool.answers import Seen
 from unstuck.pool.board import Column, Row
+from unstuck.pool.leases import Announcer
 from unstuck.pool.wire import Kind, Packet
 
 STACK_SIGNAL = signal.SIGUSR2
@@ -80,6 +81,7 @@ class Child:
         self._stack_file = stack_file
         self._listen()
         self._app.watch = self.soft_limit
+        Announcer(self._end).install()
         self._rss = self._rss_now()
         code = 0
         try:

@@ -22,12 +22,14 @@ from typing import Any
 from billiard.exceptions import Terminated, WorkerLostError
 from billiard.pool import MaybeEncodingError
 
+from unstuck.fields import Fields
 from unstuck.pool import answers, wire
 from unstuck.pool.answers import Answer, Seen, info_of
 from unstuck.pool.board import MAIN, Column
 from unstuck.pool.child import SOFT_SIGNAL
-from unstuck.pool.death import Death, cause_of
+from unstuck.pool.death import Death, cause_of, kind_of
 from unstuck.pool.job import Job
+from unstuck.pool.leases import Leases
 from unstuck.pool.member import Member, State
 from unstuck.pool.nursery import Born, Died, Nursery, Unborn
 from unstuck.pool.pace import Pace
@@ -57,11 +59,13 @@ class Crew:
 
         self._nursery = nursery
         self._main_row = nursery.board.row(MAIN)
+        self._counts = nursery.board.tally.sheet(MAIN)
         self._waiting: deque[Job] = deque()
         self._extras: deque[Job] = deque()
         self._due: deque[Callable[[], Any]] = deque()
         self._pace = Pace()
         self.staff = Staff(nursery, terms, self.members, lambda: len(self._extras))
+        self.leases = Leases()
         self._will_dispatch = False
         self._tasks_are_over = False
         self._selector = selectors.DefaultSelector()
@@ -98,7 +102,10 @@ class Crew:
             function(*args)
         except Exception:
             # One delivery's trouble must not stop the others.
-            logger.exception("%r raised", function)
+            logger.exception(
+                "What main does for a delivery raised: %(fields)s",
+                Fields(function=function),
+            )
 
     # Jobs.
 
@@ -145,7 +152,10 @@ class Crew:
             return job.may_start()
         except Exception:
             # Whoever cannot say whether it is still wanted has not said no.
-            logger.exception("%r raised", job.may_start)
+            logger.exception(
+                "Who is asked whether a task may start raised: %(fields)s",
+                Fields(function=job.may_start),
+            )
             return True
 
     def _pick(self) -> tuple[Job, Member] | None:
@@ -244,7 +254,10 @@ class Crew:
         except wire.GoneError:
             self._stop_listening(member)
         except wire.BrokenPacketError as error:
-            logger.warning("%r is not to be trusted: %s", member, error)
+            logger.warning(
+                "A child is not to be trusted, and killed: %(fields)s",
+                Fields(child=member, error=error),
+            )
             member.kill(f"its line is damaged: {error}")
 
     def _on_packet(self, member: Member, packet: Packet) -> None:
@@ -256,6 +269,8 @@ class Crew:
                 self.staff.relieve_worn()
         elif packet.kind is Kind.DONE:
             self._on_done(member, packet)
+        elif packet.kind in (Kind.CLAIM, Kind.UNCLAIM):
+            self.leases.hear(member, packet)
 
     def _on_done(self, member: Member, packet: Packet) -> None:
         answer = _answer_in(packet)
@@ -312,6 +327,7 @@ class Crew:
         if member is None or member.pid != died.death.pid:
             return
         self._hear(member)  # Its last words.
+        self.leases.died(member)
         self._stop_listening(member)
         with self.lock:
             back = member.take_back()
@@ -323,6 +339,9 @@ class Crew:
             job.sent, job.started = False, None
         with self.lock:
             self._put_back([*left[len(begun) :], *back])
+        ended_by = member.ended_by or ("shutdown" if self.terms.closed else "")
+        kind = kind_of(died.death, ended_by_us=ended_by, busy=bool(begun))
+        self._counts.count("children", kind)
         self._note_birth_that_failed(member, died.death)
         for job in begun:
             self._on_lost(member, job, died.death)
@@ -421,6 +440,7 @@ class Crew:
 
     def close(self) -> None:
         """Let go of everything."""
+        self.leases.close()
         with self.lock:
             for member in self.members.values():
                 member.close()

@@ -27,6 +27,14 @@ CRASHES: Mapping[int, str] = {
 }
 """Signals that a process brings upon itself."""
 
+ENDED_BY_US: Mapping[str, str] = {
+    "hard limit": "hard_limit",
+    "memory: ": "memory_limit",
+    "on request": "request",
+    "shutdown": "shutdown",
+}
+"""Words of why we ended a child, and the kind that this is counted as."""
+
 COUNTERS = ("memory.events", "memory.oom_control")
 """Where cgroups of version 2 and 1 count kills; neither has the other's file."""
 
@@ -85,6 +93,18 @@ def cause_of(
     if number in CRASHES:
         return f"crashed with {_name_of(number)} ({CRASHES[number]})"
     return f"killed by {_name_of(number)}"
+
+
+def kind_of(death: Death, *, ended_by_us: str, busy: bool) -> str:
+    """The same in one word of a few, to be counted; ``busy``: it ran a task."""
+    if ended_by_us:
+        known = [kind for words, kind in ENDED_BY_US.items() if words in ended_by_us]
+        return known[0] if known else "other"
+    if death.exitcode >= 0:
+        return "exited" if death.exitcode or busy else "recycled"
+    if -death.exitcode in CRASHES:
+        return "crashed"
+    return "out_of_memory" if death.oom_kills else "killed"
 
 
 def _cause_of_sigkill(death: Death, rss: int | None, limit: int | None) -> str:

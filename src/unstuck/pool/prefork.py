@@ -21,6 +21,7 @@ from celery.exceptions import ImproperlyConfigured
 from unstuck import conf
 from unstuck.pool.board import MAIN
 from unstuck.pool.crew import Crew
+from unstuck.pool.hands import Hands, hands_of
 from unstuck.pool.job import Job, nothing
 from unstuck.pool.nursery import Nursery
 from unstuck.pool.terms import Terms
@@ -147,6 +148,12 @@ class TaskPool(prefork.TaskPool):
         )
         self.crew.submit(job)
         return job
+
+    def hands(self) -> Hands:
+        """What there is to run tasks with."""
+        if not hasattr(self, "crew"):
+            return Hands(slots=self.limit, free=0, serving=0, longest_since=None)
+        return hands_of(self.crew)
 
     def appetite(self) -> int:
         """How many tasks more could be taken now without one that waits long."""

@@ -11,7 +11,7 @@ PROC = "/proc"
 MOST_BYTES = 65536
 COMMAND_LENGTH = 60
 
-STATE, USER_TICKS, SYSTEM_TICKS, START_TICKS = 0, 11, 12, 19
+STATE, PARENT, USER_TICKS, SYSTEM_TICKS, START_TICKS = 0, 1, 11, 12, 19
 """Places in /proc/PID/stat, counted after the name of the program."""
 
 
@@ -62,8 +62,34 @@ def children_of(pid: int) -> list[int]:
 
 def catches(pid: int, number: int) -> bool:
     """Whether the process has a handler for a signal."""
-    caught = re.search(rb"^SigCgt:\s*(\w+)", read(f"{pid}/status"), re.M)
-    return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
+    return _has_signal(pid, b"SigCgt", number)
+
+
+def blocks(pid: int, number: int) -> bool:
+    """Whether a signal waits until the process asks for it, as init programs do."""
+    return _has_signal(pid, b"SigBlk", number)
+
+
+def parent_of(pid: int) -> int:
+    """The process that started it, or took it over; 0 when nobody here did."""
+    stat = _stat_of(pid)
+    return int(stat[PARENT]) if stat else 0
+
+
+def peak_rss_of(pid: int) -> int | None:
+    """The most resident memory that it has had, in bytes."""
+    peak = re.search(rb"^VmHWM:\s*(\d+) kB", read(f"{pid}/status"), re.M)
+    return int(peak[1]) * 1024 if peak else None
+
+
+def descriptors_of(pid: int) -> tuple[int, int] | None:
+    """How many it has, and may have; ``None`` if it is gone, or not ours to look at."""
+    most = re.search(rb"^Max open files\s+(\d+)", read(f"{pid}/limits"), re.M)
+    try:
+        used = len(os.listdir(f"{PROC}/{pid}/fd"))
+    except OSError:
+        return None
+    return (used, int(most[1])) if most else None
 
 
 def descendants_of(pid: int) -> Iterator[int]:
@@ -85,6 +111,11 @@ def read(place: str, most: int = MOST_BYTES) -> bytes:
             return file.read(most)
     except OSError:
         return b""
+
+
+def _has_signal(pid: int, line: bytes, number: int) -> bool:
+    found = re.search(rb"^%s:\s*(\w+)" % line, read(f"{pid}/status"), re.M)
+    return bool(found and int(found[1], 16) >> (number - 1) & 1)
 
 
 def _text(place: str) -> str:

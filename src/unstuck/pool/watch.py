@@ -17,6 +17,7 @@ from signal import SIGCONT
 
 from billiard.exceptions import WorkerLostError
 
+from unstuck.fields import Fields
 from unstuck.pool import kernel, proc, stack
 from unstuck.pool.answers import info_of
 from unstuck.pool.child import SOFT_SIGNAL, STACK_SIGNAL
@@ -143,7 +144,10 @@ class Watch:
     def _at_hard_limit(self, due: list[tuple[Member, Job]]) -> None:
         for job in self._kill(due, "hard limit"):
             if job.extra:
-                logger.error("%s took longer than %s s: killed", job.name, job.hard)
+                logger.error(
+                    "A hook took too long and is killed: %(fields)s",
+                    Fields(hook=job.name, seconds=job.hard),
+                )
             self._crew.later(partial(job.timeout_callback, False, job.hard))
 
     def _measure(self, running: Iterable[tuple[Member, Job]]) -> None:
@@ -184,11 +188,13 @@ class Watch:
         stacks = self._stacks([member])
         waits = kernel.waiting_for(member.pid)
         logger.error(
-            "%r did not %s in time and is killed; it waits for %s\n%s",
-            member,
-            doing,
-            waits or "something unknown",
-            stacks[member],
+            "A child does not go on and is killed: %(fields)s",
+            Fields(
+                child=member,
+                missing=doing,
+                waits_for=waits or "something unknown",
+                stack=stacks[member],
+            ),
         )
         with self._crew.lock:
             member.kill(member.ended_by or f"it did not {doing} in time")

@@ -48,6 +48,8 @@ class Kind(IntEnum):
     EXIT = 2
     READY = 3
     DONE = 4
+    CLAIM = 5
+    UNCLAIM = 6
 
 
 KINDS = {int(kind): kind for kind in Kind}

@@ -1,14 +1,17 @@
-"""The queues of the project, declared safely on RabbitMQ."""
+"""The queues of the project, declared safely on RabbitMQ; when each task was sent."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import kombu
 from celery.app import amqp
 
+from unstuck import tracing
 from unstuck.configuration import MISSING, given
+from unstuck.letters.message import SENT
 from unstuck.rabbit.queues import PatientQueue, SafeQueue
 
 SAID_BY = ("task_default_queue_type", "task_create_missing_queue_type")
@@ -31,7 +34,10 @@ class SafeQueues(Queues):
 
 
 class AMQP(amqp.AMQP):
-    """Celery's AMQP, with our queues unless the project says what queues are to be."""
+    """Celery's AMQP, with our queues unless the project says what queues are to be.
+
+    On each task is written when it was sent.
+    """
 
     @property
     def queues_cls(self) -> type[Queues]:
@@ -50,9 +56,25 @@ class AMQP(amqp.AMQP):
             if isinstance(queue, kombu.Queue):
                 # Or it would be declared in another way than by its workers.
                 options["queue"] = _as(kind, queue)
-            return send(producer, name, message, *args, **options)
+            # Of a retry Celery passes on what its message had.
+            options["headers"] = {**(options.get("headers") or {}), SENT: time.time()}
+            if not tracing.is_on():
+                return send(producer, name, message, *args, **options)
+            with tracing.publishing(self._about(name, message, options)) as trace:
+                options["headers"].update(trace)
+                return send(producer, name, message, *args, **options)
 
         return send_task_message
+
+    def _about(self, name: Any, message: Any, options: Any) -> tracing.Message:
+        queue = options.get("queue") or options.get("routing_key") or ""
+        return tracing.Message(
+            task_id=message.headers.get("id") or message.properties["correlation_id"],
+            task_name=str(name),
+            queue=getattr(queue, "name", queue),
+            attempt=(message.headers.get("retries") or 0) + 1,
+            broker=tracing.broker_of(self.app),
+        )
 
 
 def _as(kind: type[PatientQueue], queue: kombu.Queue) -> kombu.Queue:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unstuck.core.facts import Fact, from_wire
+from unstuck.fields import Fields
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class FactChannel:
                 self._told += wire["dropped"]
                 facts.append(from_wire(wire["fact"]))
             except (ValueError, TypeError, KeyError):
-                logger.exception("Not a fact: %r", data[:200])
+                logger.exception("Not a fact: %(fields)s", Fields(data=data[:200]))
                 self._told += 1
         return facts
 

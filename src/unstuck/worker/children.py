@@ -112,7 +112,9 @@ class Children:
             age_seconds=time.monotonic() - alive.born,
             oom_kills=self._oom_kills.new(),
         )
-        job = self._board.row(alive.row)[Column.JOB]
+        row = self._board.row(alive.row)
+        row[Column.PID] = 0
+        job = row[Column.JOB]
         self._say({"died": death.to_wire(), "row": alive.row, "job": job})
 
     def let_go(self) -> None:
@@ -145,6 +147,7 @@ class Children:
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)  # Whoever of the two is first.
         self._alive[pid] = Alive(number, time.monotonic())
+        self._board.row(number)[Column.PID] = pid
         handle = os.pidfd_open(pid)
         files = (mains.detach(), childs.detach(), handle, stack_file)
         self._say({"born": pid, "row": number}, files)

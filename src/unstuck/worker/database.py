@@ -23,6 +23,7 @@ from django.db.backends.signals import connection_created
 from django.db.utils import DatabaseErrorWrapper
 
 from unstuck import conf
+from unstuck.fields import Fields
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,11 @@ def _close(connection: BaseDatabaseWrapper) -> None:
     try:
         connection.close()
     except Exception:
-        logger.debug("%r was not closed properly", connection, exc_info=True)
+        logger.debug(
+            "A connection was not closed properly: %(fields)s",
+            Fields(connection=connection),
+            exc_info=True,
+        )
 
 
 class Timeouts:
@@ -230,5 +235,9 @@ def _execute(connection: BaseDatabaseWrapper, statement: str) -> Any:
             finally:
                 driver.autocommit = autocommit
     except Error:
-        logger.debug("%r does not take %r", connection, statement, exc_info=True)
+        logger.debug(
+            "A database does not take a statement: %(fields)s",
+            Fields(connection=connection, statement=statement),
+            exc_info=True,
+        )
         return None

@@ -7,6 +7,7 @@ child, under a limit, so that a hook that hangs delays nobody but itself.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +16,9 @@ from celery import current_app, signals, states
 from celery.app.task import Context
 from kombu.utils.encoding import safe_repr
 
+from unstuck import tracing
+from unstuck.fields import Fields
+from unstuck.logs import task as logs
 from unstuck.pool import TaskPool
 from unstuck.pool.answers import info_of
 
@@ -34,12 +38,26 @@ def run(pool: Any, call: Callable[..., None], *args: Any) -> None:
             name=name,
             extra=True,
             timeout=HOOK_SECONDS,
-            error_callback=lambda info: logger.error("%s raised:\n%s", name, info),
+            error_callback=lambda info: logger.error(
+                "A hook raised: %(fields)s", Fields(hook=name, traceback=str(info))
+            ),
         )
     else:
         call(*args)
 
 
+def _as_the_task(call: Callable[..., None]) -> Callable[..., None]:
+    """What it logs and traces is the task's."""
+
+    @functools.wraps(call)
+    def inside(name: str, request: Mapping[str, Any], *args: Any) -> None:
+        with logs.within(name, Context(request)), tracing.within(request):
+            call(name, request, *args)
+
+    return inside
+
+
+@_as_the_task
 def record_failure(
     name: str,
     request: Mapping[str, Any],
@@ -85,6 +103,7 @@ def record_failure(
         task.request_stack.pop()
 
 
+@_as_the_task
 def record_retry(
     name: str, request: Mapping[str, Any], error: BaseException, traceback: str | None
 ) -> None:
@@ -100,6 +119,7 @@ def record_retry(
     )
 
 
+@_as_the_task
 def record_unread(name: str, request: Mapping[str, Any], error: BaseException) -> None:
     """Fail the result and the canvas of a message that no task here can take."""
     context = Context(request)
@@ -113,4 +133,6 @@ def _safely(name: str, function: Any, *args: Any, **kwargs: Any) -> None:
     try:
         function(*args, **kwargs)
     except Exception:
-        logger.exception("%s: %s raised", name, safe_repr(function))
+        logger.exception(
+            "A hook raised: %(fields)s", Fields(task=name, hook=safe_repr(function))
+        )

@@ -56,6 +56,7 @@ class Kept:
         """It has ended unasked; returns the seconds after which it starts again."""
         now = time.monotonic()
         self.pid = None
+        self.row.clear()  # What it said is no longer so.
         self._ends.append(now)
         recent = sum(now - end < CRASH_SECONDS for end in self._ends)
         wait = 0.0

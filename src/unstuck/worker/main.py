@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,18 +22,23 @@ from uuid import uuid4
 from celery import platforms
 from celery.app import backends
 from celery.apps import worker as celery_worker
-from celery.beat import EmbeddedService
 from celery.concurrency import get_implementation
 from celery.worker.state import Persistent
 
 from unstuck import conf
 from unstuck.configuration import let_main_not_wait_for_results
+from unstuck.core.errors import SettingsError
+from unstuck.fields import Fields
+from unstuck.logs import setup
+from unstuck.logs.process import become, here
 from unstuck.pool import TaskPool, tracers
 from unstuck.pool.board import FIRST_CHILD, MAIN, Board, Column
 from unstuck.pool.child import Child
 from unstuck.pool.nursery import Nursery
 from unstuck.pool.prctl import let_look_at_us
 from unstuck.worker import database
+from unstuck.worker.anew import start_anew
+from unstuck.worker.aside import Aside
 from unstuck.worker.channel import FactChannel
 from unstuck.worker.children import Children
 from unstuck.worker.sdnotify import Notifier
@@ -51,24 +55,42 @@ class Worker(celery_worker.Worker):
 
     def prepare_args(self, **options: Any) -> dict[str, Any]:
         """Celery's own hook: keep what is the supervisor's business."""
+        _refuse_unknown_settings()
         self.has_supervisor = issubclass(get_implementation(self.pool_cls), TaskPool)
         self.companions: dict[str, Callable[[Board], int | None]] = {}
-        """What the supervisor keeps alive beside main, by name."""
+        """What a supervisor keeps alive beside main, by name."""
+
+        self.aside: Aside | None = None
+        """What keeps them alive where main has no supervisor above it."""
+
+        self.threads_before_fork: list[str] = []
+        """What there was beside the main thread when the supervisor began to fork."""
 
         self.facts = FactChannel()
         self.board = Board()
         self._pidfile = None
         if self.has_supervisor:
             self._pidfile = options.pop("pidfile", None)
-            if options.pop("beat", False):
-                self.companions["beat"] = self._be_beat
+        self.has_beat = self._can_have_beat and options.pop("beat", False)
+        """Whether beat is one of the companions; else Celery says why it cannot be."""
+
         return options
+
+    @property
+    def _can_have_beat(self) -> bool:
+        return not get_implementation(self.pool_cls).is_green
 
     def start(self) -> None:
         """Work until told to stop."""
+        here.node = self.hostname
+        if setup.kind() == "json":
+            # Celery prints these beside the log, where each line must be JSON.
+            self.emit_banner = lambda: None
+            celery_worker.safe_say = setup.say
         if not self.has_supervisor:
             super().start()
             return
+        become("supervisor")
         pidlock = platforms.create_pidlock(self._pidfile) if self._pidfile else None
         try:
             supervisor = self._supervisor()
@@ -77,9 +99,13 @@ class Worker(celery_worker.Worker):
             if pidlock:
                 pidlock.release()
         if supervisor.wants_restart:
-            supervisor.notifier.give_back_to(os.environ)
-            arguments = _without_workdir(sys.orig_argv[1:])
-            os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
+            start_anew(supervisor.notifier)
+
+    @property
+    def pool_name(self) -> str:
+        """What runs its tasks, as it can be said on a command line."""
+        pool = self.pool_cls
+        return pool if isinstance(pool, str) else f"{pool.__module__}:{pool.__name__}"
 
     # The supervisor.
 
@@ -117,13 +143,14 @@ class Worker(celery_worker.Worker):
         named = [f"{thread.name} ({_module_of(thread)})" for thread in threads]
         if alien > 0:
             named.append(f"{alien} of C libraries")
+        self.threads_before_fork = named
         if named:
             logger.warning(
-                "Threads were started while the project was imported: %s. They do not "
+                "Threads were started while the project was imported. They do not "
                 "exist in the processes forked from here, and a lock that one of them "
                 "holds now stays locked there for ever. Start them in a receiver of "
-                "worker_process_init instead.",
-                ", ".join(named),
+                "worker_process_init instead: %(fields)s",
+                Fields(threads=", ".join(named)),
             )
 
     def _let_children_log_what_is_printed(self) -> None:
@@ -201,6 +228,7 @@ class Worker(celery_worker.Worker):
     def _be_child(self, end: socket.socket, row: int, stack_file: int) -> int:
         supervisor = self._supervised_by
         supervisor.let_go_for_child()
+        become("child", number=row - FIRST_CHILD)
         child = Child(self.app, self.hostname, end, self.board.row(row))
         let_look_at_us(self.board.row(MAIN)[Column.PID])
 
@@ -210,23 +238,17 @@ class Worker(celery_worker.Worker):
 
         return child.live(row - FIRST_CHILD, stack_file, at_birth)
 
-    def _be_beat(self, board: Board) -> int:
-        service = EmbeddedService(
-            self.app,
-            schedule_filename=self.schedule_filename,
-            scheduler_cls=self.scheduler,
-        )
-        service.run()
-        return 0
 
+def _refuse_unknown_settings() -> None:
+    """Say what is wrong with ``UNSTUCK`` before anything asks for it, in one line each.
 
-def _without_workdir(arguments: list[str]) -> list[str]:
-    """We are in that directory; a relative one would be looked for in itself."""
-    left = list(arguments)
-    while "--workdir" in left:
-        place = left.index("--workdir")
-        del left[place : place + 2]
-    return [argument for argument in left if not argument.startswith("--workdir=")]
+    Our checks say it as well, later: a connection to Redis Streams asks first.
+    """
+    try:
+        conf.current()
+    except SettingsError as error:
+        text = f"The worker does not start with these settings:\n{error}"
+        raise SystemExit(text) from None
 
 
 def _module_of(thread: threading.Thread) -> str:

@@ -11,6 +11,7 @@ from celery.app.routes import MapRoute
 from celery.utils import uuid
 from kombu.exceptions import EncodeError, OperationalError
 
+from unstuck import tracing
 from unstuck.core import broker
 from unstuck.core.errors import NotAllSent
 from unstuck.worker.stencil import Stencil
@@ -34,10 +35,9 @@ def publish(task: Any, calls: Iterable[Call], options: Mapping[str, Any]) -> lis
     Raises ``TypeError`` and kombu's ``EncodeError`` for that, its ``OperationalError``
     when the broker is away, and ``NotAllSent`` for what the broker did not take.
     """
-    whole = [(tuple(args or ()), dict(kwargs or {})) for args, kwargs in calls]
+    whole = checked(task, calls)
     if not whole:
         return []
-    _check(task, whole)
     with task.app.producer_or_acquire() as producer:
         channel = broker.lasting(producer.channel)
         if channel is None or must_be_seen(task):
@@ -58,9 +58,17 @@ def publish_each(
     task: Any, calls: Iterable[Call], options: Mapping[str, Any]
 ) -> list[Any]:
     """Call ``apply_async`` for each, once it is known that all fit the task."""
+    return [
+        task.apply_async(args, kwargs, **options)
+        for args, kwargs in checked(task, calls)
+    ]
+
+
+def checked(task: Any, calls: Iterable[Call]) -> list[Whole]:
+    """The calls, once it is known that all fit the task. Raises ``TypeError``."""
     whole = [(tuple(args or ()), dict(kwargs or {})) for args, kwargs in calls]
     _check(task, whole)
-    return [task.apply_async(args, kwargs, **options) for args, kwargs in whole]
+    return whole
 
 
 def _check(task: Any, calls: Sequence[Whole]) -> None:
@@ -82,6 +90,7 @@ def must_be_seen(task: Any) -> bool:
         or conf.task_always_eager
         or conf.task_send_sent_event
         or conf.task_protocol != 2
+        or tracing.is_on()
     )
 
 

@@ -15,11 +15,14 @@ from typing import Any
 from unstuck.core.clock import system_clock
 from unstuck.core.delivery import Delivery
 from unstuck.core.outcome import Ending, Outcome
-from unstuck.letters.message import COUNT
+from unstuck.letters.message import COUNT, SENT
 
 HEADER = "unstuck"
 MOST_STRIKES = 100
 """More than anybody allows."""
+
+MOST_SECONDS = 2**33
+"""Some day in 2242."""
 
 MOST_ATTEMPTS = 2**30
 """More than anybody retries, and no more than a database column holds."""
@@ -54,7 +57,15 @@ def delivery_from(
             *_strikes_by_count(headers.get(COUNT)),
         ),
         unknown_since=next(_instants([notes.get("unknown_since")]), None),
+        waits_since=next(_instants([notes.get("waits_since")]), None),
     )
+
+
+def sent_at(headers: Mapping[str, Any] | None) -> float | None:
+    """When a message was sent, in seconds since the epoch; stock Celery does not say."""
+    said: Any = (headers or {}).get(SENT)
+    # What is no number, and what no clock shows, is as if it was not there.
+    return said if type(said) in (int, float) and 0 < said < MOST_SECONDS else None
 
 
 def after(
@@ -70,6 +81,8 @@ def after(
     notes: dict[str, Any] = {"strikes": [strike.timestamp() for strike in strikes]}
     if outcome.ending is Ending.UNKNOWN_TASK:
         notes["unknown_since"] = (delivery.unknown_since or now).timestamp()
+    if outcome.ending is Ending.LOCK_BUSY:
+        notes["waits_since"] = (delivery.waits_since or now).timestamp()
     return {HEADER: notes}
 
 

@@ -20,6 +20,15 @@ from celery.exceptions import (
 
 from unstuck.core.outcome import Ending, Outcome
 
+
+class Skipped(Ignore):
+    """Somebody else has the lock of this task, and so it does not run."""
+
+
+class PutOff(Ignore):
+    """Somebody else has the lock of this task, and so it runs later."""
+
+
 GONE = (WorkerLostError, SystemExit, KeyboardInterrupt)
 """The process that ran the task is no more; billiard reports an exit either way."""
 
@@ -36,16 +45,25 @@ def unwrapped(exc_info: Any) -> BaseException:
 def outcome_of(exc_info: Any) -> Outcome:
     """What a pool's report of an exception says about the delivery."""
     error = unwrapped(exc_info)
+    if isinstance(error, (Skipped, PutOff)):
+        put_off = isinstance(error, PutOff)
+        return Outcome(ending=_ending(error), cause=str(error), requeue=put_off)
     # The pool raises these itself, in main: where it did tells nothing of the task.
     from_main = isinstance(error, (*GONE, TimeLimitExceeded))
     return Outcome(
         ending=_ending(error),
-        exception_type=_type_name(error),
+        exception_type=_type_name(_raised(error)),
         exception_message=str(error),
         traceback="" if from_main else str(exc_info.traceback or ""),
         cause=cause_of_loss(error) if isinstance(error, GONE) else "",
         requeue=bool(isinstance(error, Reject) and error.requeue),
     )
+
+
+def _raised(error: BaseException) -> BaseException:
+    """What the task raised: of a retry, what it is tried again for."""
+    cause = error.exc if isinstance(error, Retry) else None
+    return cause if isinstance(cause, BaseException) else error
 
 
 def outcome_of_error(ending: Ending, error: BaseException, **facts: Any) -> Outcome:
@@ -64,6 +82,10 @@ def _ending(error: BaseException) -> Ending:
             return Ending.RETRIED
         case Reject():
             return Ending.REJECTED
+        case Skipped():
+            return Ending.SKIPPED
+        case PutOff():
+            return Ending.LOCK_BUSY
         case Ignore():
             return Ending.IGNORED
         case TimeLimitExceeded():

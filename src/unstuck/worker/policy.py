@@ -10,7 +10,7 @@ from unstuck.configuration import MISSING, given
 from unstuck.core.backoff import RetryDelay
 from unstuck.core.errors import SettingsError
 from unstuck.core.limits import Limits, in_force
-from unstuck.core.policy import Policy
+from unstuck.core.policy import OnBusy, Policy
 from unstuck.core.settings import Settings
 from unstuck.profile import PROFILE
 
@@ -25,8 +25,8 @@ def limits_of(task: Any, app: Any, call: Limits = Limits()) -> Limits:
     """
     soft = given(app.conf, "task_soft_time_limit")
     project = Limits(
-        hard=_limit(app.conf.task_time_limit, "task_time_limit"),
-        soft=None if soft is MISSING else _limit(soft, "task_soft_time_limit"),
+        hard=seconds_or_none(app.conf.task_time_limit, "task_time_limit"),
+        soft=None if soft is MISSING else seconds_or_none(soft, "task_soft_time_limit"),
     )
     limits = in_force(call, task.own_limits(), project)
     if limits.soft is None and soft is MISSING:
@@ -34,9 +34,23 @@ def limits_of(task: Any, app: Any, call: Limits = Limits()) -> Limits:
     return limits
 
 
+def seconds_or_none(value: Any, what: str) -> float | None:
+    """A limit as somebody wrote it. In a Django project one of the wrong type is none.
+
+    Raises ``SettingsError`` elsewhere, where no check would tell.
+    """
+    if value is None or isinstance(value, (int, float)):
+        return value
+    if conf.in_django():
+        # The check says so, and the worker does not start.
+        return None
+    raise SettingsError([f"{what} = {value!r} must be a number of seconds or None"])
+
+
 def policy_of(task: Any) -> Policy:
     """What is allowed to the messages of this task."""
     settings = conf.current()
+    lock = task.lock_options_if_good
     window = timedelta(hours=settings.strike_window_hours)
     return Policy(
         max_retries=task.max_retries,
@@ -48,6 +62,8 @@ def policy_of(task: Any) -> Policy:
         at_most_once=not task.acks_late,
         rerun_after_child_lost=bool(task.reject_on_worker_lost),
         unknown_task_patience=_patience(settings),
+        lock_wait=lock.wait if lock else timedelta(0),
+        on_busy=lock.on_busy if lock else OnBusy.WAIT,
     )
 
 
@@ -81,15 +97,6 @@ def retry_delay_of(task: Any) -> RetryDelay:
         maximum=timedelta(seconds=longest),
         jitter=said.get("retry_jitter", settings.task_retry_jitter),
     )
-
-
-def _limit(value: Any, setting: str) -> float | None:
-    if value is None or isinstance(value, (int, float)):
-        return value
-    if conf.in_django():
-        # The check says so, and the worker does not start.
-        return None
-    raise SettingsError([f"{setting} = {value!r} must be a number of seconds or None"])
 
 
 def _either(own: bool | None, general: bool) -> bool:

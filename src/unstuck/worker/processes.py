@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
+from unstuck import tracing
+from unstuck.fields import Fields
 from unstuck.pool import prctl
 
 logger = logging.getLogger(__name__)
@@ -58,9 +60,10 @@ def _become(work: Callable[[], int | None], parent: int, mask: Iterable[int]) ->
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1
     except BaseException:
-        logger.exception("Process %s failed", os.getpid())
+        logger.exception("A process failed: %(fields)s", Fields(pid=os.getpid()))
     finally:
         _flush()
+        tracing.flush()
         os._exit(code)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from celery.utils import uuid
 
+from unstuck import tracing
 from unstuck.core import broker
 from unstuck.worker.many import (
     LISTENED,
@@ -88,7 +89,7 @@ def _must_be_seen(task: Any) -> bool:
     for signal in LISTENED:
         if signal.receivers:
             return True
-    return task.app.current_worker_task is not None
+    return task.app.current_worker_task is not None or tracing.is_on()
 
 
 def _learn(task: Any, pattern: Pattern, args: Any, kwargs: Any) -> Any:

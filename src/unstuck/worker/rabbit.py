@@ -11,6 +11,7 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.exceptions import OperationalError
 
 from unstuck.core.clock import system_clock
+from unstuck.fields import Fields
 from unstuck.letters import queue
 from unstuck.letters.message import DEATH_HEADERS, DEATHS, StoredMessage
 from unstuck.profile import PUBLISH_SECONDS
@@ -74,8 +75,8 @@ class Rabbit:
             *connection.channel_errors,
         ) as error:
             logger.warning(
-                "Messages with an ETA wait in this worker, not on RabbitMQ: %s",
-                server.words_of(error),
+                "Messages with an ETA wait in this worker, not on RabbitMQ: %(fields)s",
+                Fields(error=server.words_of(error)),
             )
 
     def puts_off(self, consumer: Any, message: Any) -> bool:
@@ -106,8 +107,10 @@ class Rabbit:
             try:
                 self._look_at(channel, dead_letter_queue(name))
             except connection.channel_errors as error:
-                words = server.words_of(error)
-                logger.warning("The queue of letters cannot be declared: %s", words)
+                logger.warning(
+                    "The queue of letters cannot be declared: %(fields)s",
+                    Fields(error=server.words_of(error)),
+                )
 
     def _look_at(self, channel: Any, each: Any) -> Mapping[str, Any] | None:
         each(channel).declare()
@@ -137,15 +140,17 @@ def _tell(
         return
     kind = "classic" if found is not None and not is_quorum(found) else "quorum"
     logger.warning(
-        "Queue %s is there already, as a %s queue with other arguments than a new one "
-        "would get (%s). It is used as it is; to change that, see %s.",
-        each.name,
-        kind if found is not None else "differing",
-        ", ".join(
-            f"{name}: {there!r}, not {want!r}"
-            for name, (want, there) in differing.items()
+        "A queue is there already with other arguments than a new one would get. It is "
+        "used as it is: %(fields)s",
+        Fields(
+            queue=each.name,
+            kind=kind if found is not None else "differing",
+            differing=", ".join(
+                f"{name}: {there!r}, not {want!r}"
+                for name, (want, there) in differing.items()
+            ),
+            see=HELP,
         ),
-        HELP,
     )
 
 

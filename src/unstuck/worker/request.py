@@ -8,8 +8,10 @@ Celery seams used here (each covered by tests/integration/test_seams.py): the po
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,17 +25,24 @@ from celery.worker import request as celery_request
 from celery.worker.state import task_ready
 from kombu.utils.encoding import safe_repr
 
+from unstuck import tracing
 from unstuck.core import broker
 from unstuck.core.clock import system_clock
 from unstuck.core.limits import Limits
 from unstuck.core.outcome import Ending, Outcome
 from unstuck.core.verdict import Ack, Bury, Requeue, Retry, Verdict
+from unstuck.fields import Fields
 from unstuck.pool.answers import info_of
 from unstuck.pool.evidence import Evidence
 from unstuck.pool.job import Job, nothing
 from unstuck.pool.proc import rss_of
-from unstuck.worker import hooks, notes
-from unstuck.worker.outcomes import outcome_of, outcome_of_error, unwrapped
+from unstuck.worker import hooks, notes, unique
+from unstuck.worker.outcomes import (
+    Skipped,
+    outcome_of,
+    outcome_of_error,
+    unwrapped,
+)
 from unstuck.worker.policy import limits_of
 from unstuck.worker.queues import queue_of
 from unstuck.worker.settle import Handover, RunFacts
@@ -42,6 +51,15 @@ logger = logging.getLogger(__name__)
 
 RECORDED_BY_CHILD = (Ending.FAILED, Ending.SOFT_LIMIT)
 """The tracer in the child has stored these, run the hooks and failed the canvas."""
+
+
+PROCESS_IS_GONE = (
+    Ending.HARD_LIMIT,
+    Ending.CHILD_LOST,
+    Ending.NODE_LOST,
+    Ending.REVOKED,
+)
+"""The process of the task did not live to record its run, if it had begun."""
 
 
 class Request(celery_request.Request):
@@ -99,7 +117,7 @@ class Request(celery_request.Request):
             return False
         if not self._handover.is_ours:
             # This node was away for so long that others may have it already.
-            logger.warning("%s does not start here any more", self.humaninfo())
+            logger.warning("Task %(task)s does not start here any more", self._named)
             self.give_back()
             return False
         return True
@@ -141,6 +159,11 @@ class Request(celery_request.Request):
         return isinstance(job, Job) and not job.sent
 
     @property
+    def queue(self) -> str:
+        """Where its message came from."""
+        return self._handover.delivery.queue
+
+    @property
     def is_in_pool(self) -> bool:
         """Whether the pool has the task, so that it may start at any moment."""
         return self._apply_result is not None
@@ -163,7 +186,9 @@ class Request(celery_request.Request):
         After a lost connection the broker hands out again what this process still
         works at. The new hand-over is the one that can be acknowledged.
         """
-        logger.info("%s still runs here: adopting its redelivery", self.humaninfo())
+        logger.info(
+            "Task %(task)s still runs here: adopting its redelivery", self._named
+        )
         self._message, self._on_ack, self._on_reject = message, ack, reject
         self._handover.adopt(message)
 
@@ -172,7 +197,7 @@ class Request(celery_request.Request):
         if self.revoked():
             return
         if self._consumer.echoes.knows(self._handover.delivery):
-            logger.info("%s has come to its end here", self.humaninfo())
+            logger.info("Task %(task)s has come to its end here", self._named)
             self._consumer.waiting.discard(self)
             self._acknowledge()
             return
@@ -277,7 +302,7 @@ class Request(celery_request.Request):
         ask = getattr(self, "_success_was_stored", None)
         if not (ask and ask()):
             return False
-        logger.warning("%s had succeeded when it was stopped", self.humaninfo())
+        logger.warning("Task %(task)s had succeeded when it was stopped", self._named)
         self._end(Outcome(ending=Ending.SUCCEEDED))
         return True
 
@@ -300,8 +325,40 @@ class Request(celery_request.Request):
         facts = self._facts()
         if error is not None:
             self._announce(verdict, error, exc_info or info_of(error), recorded)
+        if self._has_no_span(outcome):
+            self._trace(outcome)
         self._handover.settle(verdict, outcome, facts)
         self._consumer.reporter.ended(self._handover.delivery, outcome, verdict, facts)
+        self._let_others_be_called(outcome, verdict)
+
+    def _has_no_span(self, outcome: Outcome) -> bool:
+        """Whether nobody is left who could record the run."""
+        if outcome.ending is Ending.HARD_LIMIT and self.worker_pid == os.getpid():
+            return False  # A thread is not killed, but interrupted.
+        begun = self.time_start is not None or outcome.ending is Ending.NODE_LOST
+        return begun and outcome.started and outcome.ending in PROCESS_IS_GONE
+
+    def _trace(self, outcome: Outcome) -> None:
+        why = outcome.cause or outcome.exception_message
+        tracing.run_was_lost(
+            self._handover.about,
+            self._request_dict,
+            started=self.time_start,
+            ending=outcome.ending,
+            error=(outcome.exception_type, why),
+            stack=outcome.stack,
+        )
+
+    def _let_others_be_called(self, outcome: Outcome, verdict: Verdict) -> None:
+        """Release what kept other calls out, if the process of the task has not."""
+        lock = self.task.lock_options_if_good
+        goes_on = outcome.ending is Ending.RETRIED
+        over = isinstance(verdict, (Ack, Bury)) and not goes_on
+        if lock is None or not lock.is_unique or not over:
+            return
+        with suppress(Exception):  # Of arguments that cannot be read nobody took it.
+            claim = unique.claim_of(lock, self.args, self.kwargs, self.id)
+            self._consumer.leases.release(claim, unique.QUEUED_SECONDS)
 
     def _with_evidence(self, outcome: Outcome) -> Outcome:
         seen = self._evidence
@@ -331,6 +388,9 @@ class Request(celery_request.Request):
             case Requeue():
                 self.send_event("task-rejected", requeue=True)
             case Ack():
+                if isinstance(error, Skipped):
+                    how = {"terminated": False, "signum": None, "expired": False}
+                    self.send_event("task-revoked", **how)
                 if isinstance(error, celery_request.Retry):
                     self._send_exception("task-retried", error, exc_info)
 
@@ -349,7 +409,14 @@ class Request(celery_request.Request):
         try:
             function(*args, **kwargs)
         except Exception:
-            logger.exception("%s: %r raised", self.humaninfo(), function)
+            logger.exception(
+                "What is called at the end of task %(task)s raised: %(fields)s",
+                Fields(self._named, function=safe_repr(function)),
+            )
+
+    @property
+    def _named(self) -> Fields:
+        return Fields(task_id=self.id, task_name=self.name)
 
     def _send_exception(self, event: str, error: BaseException, exc_info: Any) -> None:
         self.send_event(
@@ -397,13 +464,15 @@ class Request(celery_request.Request):
         # A producer that carries it out later has nothing to try again or to declare.
         in_place = {"producer": producer, "retry": False, "declare": []}
         options = in_place if producer else {}
-        self.task.signature_from_request(
+        again = self.task.signature_from_request(
             context,
             self.args,
             self.kwargs,
             countdown=max(wait, 0),
             retries=context.retries + 1,
-        ).apply_async(**options)
+        )
+        with tracing.within(self._request_dict):
+            again.apply_async(**options)
 
     def _facts(self) -> RunFacts:
         started, seen = self.time_start, self._evidence
@@ -411,6 +480,7 @@ class Request(celery_request.Request):
             node=self._hostname,
             pid=self.worker_pid,
             started_at=datetime.fromtimestamp(started, UTC) if started else None,
+            waited_seconds=self._waited(started) if started else None,
             runtime_seconds=time.time() - started if started else None,
             rss_bytes=seen.rss_bytes or rss_of(self.worker_pid or 0),
             rss_growth_bytes=seen.rss_growth_bytes,
@@ -418,3 +488,20 @@ class Request(celery_request.Request):
             child_age_seconds=seen.child_age_seconds,
             interrupted=seen.interrupted,
         )
+
+    def _waited(self, started: float) -> float | None:
+        """How long it could have run and did not; ``None`` if nobody knows since when.
+
+        Several clocks are asked: that of the broker or of who sent it, and ours.
+        """
+        if self._handover.delivery.one_step:
+            since: float | None = self._message.channel.put_at(
+                self._message.delivery_tag
+            )
+        else:
+            since = notes.sent_at(self._message.headers)
+        if since is None:
+            return None
+        if self.eta is not None:
+            since = max(since, self.eta.timestamp())
+        return max(0.0, started - since)

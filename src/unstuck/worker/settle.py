@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,13 +13,15 @@ from typing import Any
 
 import kombu
 
+from unstuck import tracing
 from unstuck.core import broker
 from unstuck.core.clock import system_clock
 from unstuck.core.decide import decide
 from unstuck.core.delivery import Delivery
-from unstuck.core.outcome import Outcome
+from unstuck.core.outcome import Ending, Outcome
 from unstuck.core.policy import Policy
 from unstuck.core.verdict import Ack, Bury, Reason, Requeue, Retry, Verdict
+from unstuck.fields import Fields
 from unstuck.letters import queue
 from unstuck.letters.letter import Letter
 from unstuck.letters.message import StoredMessage
@@ -42,6 +44,7 @@ class RunFacts:
     node: str = ""
     pid: int | None = None
     started_at: datetime | None = None
+    waited_seconds: float | None = None
     runtime_seconds: float | None = None
     rss_bytes: int | None = None
     rss_growth_bytes: int | None = None
@@ -101,7 +104,8 @@ class Handover:
             again = self.reports > 1
         if again:
             logger.debug(
-                "%s reported again as %s", self.delivery.task_id, outcome.ending
+                "Task %(task)s has ended once more: %(fields)s",
+                about(self.delivery, ending=outcome.ending),
             )
             return None
         return self.decide(outcome)
@@ -122,10 +126,8 @@ class Handover:
             # Whatever the broker has against it, the message stays unacknowledged:
             # it is ours, or the broker's again when this process dies.
             logger.exception(
-                "%s could not be settled as %s; next try in %s s",
-                self.delivery.task_id,
-                verdict,
-                TRY_AGAIN_SECONDS,
+                "Task %(task)s could not be settled, which is tried again: %(fields)s",
+                about(self.delivery, verdict=verdict, seconds=TRY_AGAIN_SECONDS),
             )
             self.hold(TRY_AGAIN_SECONDS, lambda: self.settle(verdict, outcome, facts))
         else:
@@ -204,7 +206,20 @@ class Handover:
                 )
             case Bury(reason):
                 letter = self._letter(reason, outcome, facts, now)
-                queue.bury(self.app, letter, producer=producer)
+                headers = self.received.headers or {}
+                with tracing.burying(self.about, headers, reason):
+                    queue.bury(self.app, letter, producer=producer)
+
+    @property
+    def about(self) -> tracing.Message:
+        """What spans say of the message."""
+        return tracing.Message(
+            task_id=self.delivery.task_id,
+            task_name=self.delivery.task_name,
+            queue=self.delivery.queue,
+            attempt=self.delivery.attempt + 1,
+            broker=tracing.broker_of(self.app),
+        )
 
     def _stored(self) -> StoredMessage:
         return StoredMessage.of(self.received, self.delivery.queue)
@@ -240,28 +255,31 @@ class Handover:
 def _log(delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:
     if isinstance(verdict, Ack):
         return
-    facts: Mapping[str, Any] = {
-        "task_id": delivery.task_id,
-        "task_name": delivery.task_name,
-        "ending": outcome.ending.value,
-    }
+    facts = about(
+        delivery,
+        ending=outcome.ending,
+        why=outcome.cause or outcome.exception_message,
+    )
     match verdict:
         case Bury(reason):
             logger.error(
-                "Task %s[%s] is buried as %s: %s",
-                delivery.task_name,
-                delivery.task_id,
-                reason,
-                outcome.cause or outcome.exception_message or outcome.ending,
-                extra=facts,
+                "Task %(task)s is buried: %(fields)s",
+                Fields({"reason": reason, **facts}),
             )
         case Requeue(at) | Retry(at):
-            logger.warning(
-                "Task %s[%s] ended as %s and runs again at %s: %s",
-                delivery.task_name,
-                delivery.task_id,
-                outcome.ending,
-                at.isoformat(timespec="seconds"),
-                outcome.cause or outcome.exception_message,
-                extra=facts,
+            waits = outcome.ending is Ending.LOCK_BUSY
+            logger.log(
+                logging.INFO if waits else logging.WARNING,
+                "Task %(task)s runs again: %(fields)s",
+                Fields(facts, at=at.isoformat(timespec="seconds")),
             )
+
+
+def about(delivery: Delivery, **fields: Any) -> Fields:
+    """The fields of a line that is about a delivery."""
+    return Fields(
+        task_id=delivery.task_id,
+        task_name=delivery.task_name,
+        **fields,
+        attempt=delivery.attempt + 1,
+    )

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import bootsteps
+from celery.apps.worker import Worker as WorkerProcess
 from celery.concurrency import prefork, solo, thread
+from django.apps import apps
 from django.core import checks
 
 from unstuck import conf
 from unstuck.configuration import let_worker_wait_for_results, put
 from unstuck.rabbit import forks
+from unstuck.worker.aside import AsideStep, WatchAsideStep
+from unstuck.worker.lookout import Lookout
 from unstuck.worker.watch import Watch
+
+logger = logging.getLogger(__name__)
 
 REAP_SECONDS = 0.25
 
@@ -28,6 +35,7 @@ class Preflight(bootsteps.Step):
         let_worker_wait_for_results(worker.app.conf)
         if conf.in_django():
             _refuse_errors()
+            _tell_what_is_missing()
 
 
 def _take_limits_of_the_command_line(app: Any, options: dict[str, Any]) -> None:
@@ -50,6 +58,15 @@ def _refuse_errors() -> None:
     if errors:
         lines = "\n".join(str(message) for message in errors)
         raise SystemExit(f"The worker does not start with these settings:\n{lines}")
+
+
+def _tell_what_is_missing() -> None:
+    # A check says so, too, to those who run it.
+    if not apps.is_installed("unstuck"):
+        logger.warning(
+            '"unstuck" is not in INSTALLED_APPS: dead letters stay on the broker, and '
+            "this worker records nothing. Add it, and run `manage.py migrate unstuck`."
+        )
 
 
 class Limits(bootsteps.StartStopStep):
@@ -101,4 +118,19 @@ class Forking(bootsteps.StartStopStep):
         forks.keep_connections_in_parent(worker.app)
 
 
-STEPS = (Preflight, Limits, Reaping, Forking)
+class Looking(bootsteps.StartStopStep):
+    """Tell the board what only main sees, for the probes, and heal a deaf consumer."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def include_if(self, worker: Any) -> bool:
+        """Only in a process that is a worker and nothing else."""
+        return isinstance(worker, WorkerProcess)
+
+    def start(self, worker: Any) -> None:
+        """Before the consumer starts, whose broker may be away."""
+        self.obj = Lookout(worker, worker.board)
+        self.obj.start()
+
+
+STEPS = (Preflight, Limits, Reaping, Forking, Looking, AsideStep, WatchAsideStep)

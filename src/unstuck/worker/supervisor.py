@@ -19,14 +19,25 @@ from dataclasses import dataclass, field
 
 from unstuck.core.clock import system_clock
 from unstuck.core.facts import Incident
-from unstuck.pool import kernel, proc, stack
-from unstuck.pool.board import MAIN, RECORDER, Board, Column
-from unstuck.pool.child import STACK_SIGNAL, dump_stacks_to
+from unstuck.fields import Fields
+from unstuck.logs.process import become
+from unstuck.pool.board import (
+    BEAT,
+    MAIN,
+    OTHERS,
+    PROBES,
+    RECORDER,
+    SUPERVISOR,
+    Board,
+    Column,
+)
+from unstuck.pool.child import dump_stacks_to
 from unstuck.worker import processes
 from unstuck.worker.channel import FactChannel
 from unstuck.worker.children import Children
 from unstuck.worker.kept import CRASH_SECONDS, CRASHES, Kept
 from unstuck.worker.sdnotify import Notifier
+from unstuck.worker.stalls import Stalls, stack_in
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +45,14 @@ WAIT_SECONDS = 0.5
 PAUSE_SECONDS = 5
 """When the supervisor itself did not run for so long, all of them stood still."""
 
-DUMP_SECONDS = 0.3
 STOP_SECONDS = 10
 """How long processes may take to end when they are asked to, beyond running tasks."""
 
 EX_SOFTWARE = 70
-ROWS = {"main": MAIN, "recorder": RECORDER}
+ROWS = {"main": MAIN, "recorder": RECORDER, "probes": PROBES, "beat": BEAT}
+OUTLIVE_SIGTERM = ("recorder", "probes")
+"""A SIGTERM to all processes has ended them, and the node still stops: main may bury, and
+somebody may ask how it is."""
 
 
 @dataclass(kw_only=True)
@@ -68,7 +81,11 @@ class Supervisor:
         self.wants_restart = False
         """Whether it was asked to load everything anew, by a SIGHUP."""
 
+        self._row = self.board.row(SUPERVISOR)
+        self._counts = self.board.tally.sheet(SUPERVISOR)
+        self._stalls = Stalls(self.stall_seconds, self._row, self._report)
         self._told_ready = False
+        self._is_ending = False
         self._heard: Counter[int] = Counter()
         self._stop_before: float | None = None
         self._exitcode = 0
@@ -76,11 +93,12 @@ class Supervisor:
 
     def keep(self, name: str, work: Callable[[Board], int | None]) -> Kept:
         """Keep a process alive that does ``work``."""
-        spare_row = len(ROWS) + len(self.kept)
-        row = self.board.row(ROWS.get(name, spare_row))
+        others = sum(kept.name not in ROWS for kept in self.kept)
+        row = self.board.row(ROWS.get(name, OTHERS + others))
 
         def live() -> int | None:
             self._let_go()
+            become(name)
             dump_stacks_to(kept.stack_file)
             return work(self.board)
 
@@ -107,6 +125,7 @@ class Supervisor:
     # The loop.
 
     def _open(self) -> None:
+        self._row.clear(os.getpid())
         self._selector = selectors.DefaultSelector()
         self._bell, self._ringer = socket.socketpair()
         self._bell.setblocking(False)
@@ -145,11 +164,12 @@ class Supervisor:
     def _turn(self) -> None:
         self._wait()
         self._excuse_a_pause()
+        self._row.beat()
         self._obey()
         self._reap()
         if self.children:
             self.children.serve()
-        self._look_for_stalls()
+        self._stalls.look(self.kept)
         self._start_what_is_due()
         self._tell_systemd()
 
@@ -243,12 +263,8 @@ class Supervisor:
     def _on_end(self, kept: Kept, exitcode: int) -> None:
         if self._stop_before is not None:
             kept.pid = None
-            if (
-                kept.name == "recorder"
-                and kept is not self.kept[0]
-                and not self._is_over
-            ):
-                # A SIGTERM to all processes has ended it, and main may still bury.
+            goes_on = not (self._is_ending or self._is_over)
+            if goes_on and kept is not self.kept[0] and kept.name in OUTLIVE_SIGTERM:
                 kept.start()
             return
         if kept is self.main and exitcode == 0:
@@ -258,7 +274,7 @@ class Supervisor:
             return
         was_stalled = kept.kill_at is not None
         pid = kept.pid or 0
-        dump = _stack_in(kept)
+        dump = stack_in(kept)
         wait = kept.ended()
         if kept is self.main and self.children:
             self.children.end_for_main()
@@ -269,7 +285,12 @@ class Supervisor:
             f"a new one starts in {wait:g} s" if wait else "a new one starts at once"
         )
         what = f"The {kept.name} (pid {pid}) ended with {processes.in_words(exitcode)}"
-        logger.error("%s; %s", what, after)
+        logger.error(
+            "A process ended, and a new one starts: %(fields)s",
+            Fields(
+                name=kept.name, pid=pid, how=processes.in_words(exitcode), wait=wait
+            ),
+        )
         if not was_stalled:
             self._report(f"{kept.name}_lost", kept, pid, f"{what}; {after}", dump)
 
@@ -278,7 +299,15 @@ class Supervisor:
             f"The {kept.name} ended {CRASHES} times within {CRASH_SECONDS} s, "
             f"the last time with {processes.in_words(exitcode)}: giving up"
         )
-        logger.critical(what)
+        logger.critical(
+            "A process ended too often, and the node gives up: %(fields)s",
+            Fields(
+                name=kept.name,
+                times=CRASHES,
+                within=CRASH_SECONDS,
+                how=processes.in_words(exitcode),
+            ),
+        )
         self._report("crash_loop", kept, 0, what)
         self._exitcode = EX_SOFTWARE
         self._stop_within(STOP_SECONDS)
@@ -291,6 +320,8 @@ class Supervisor:
                 self._start(kept)
 
     def _start(self, kept: Kept) -> None:
+        if kept.starts:
+            self._counts.count("restarts", kept.name)
         if kept is self.main and self.children:
             self.children.start_main(kept)
         else:
@@ -303,48 +334,12 @@ class Supervisor:
         late = time.monotonic() - (kept.restart_at or 0) > STOP_SECONDS
         return self.children.count > 0 and not late
 
-    # Stalls.
-
-    def _look_for_stalls(self) -> None:
-        now = time.monotonic()
-        for kept in self.kept:
-            if kept.pid is None or not kept.silence_matters:
-                continue
-            if kept.kill_at is None:
-                if kept.row.silent_seconds() > self.stall_seconds:
-                    self._ask_where_it_stands(kept, kept.pid)
-            elif now >= kept.kill_at:
-                self._kill_if_still_stalled(kept, kept.pid)
-
-    def _ask_where_it_stands(self, kept: Kept, pid: int) -> None:
-        kept.waited_for = kernel.waiting_for(pid)
-        kept.was_stopped = proc.state_of(pid) == "T"
-        kept.kill_at = time.monotonic() + DUMP_SECONDS
-        processes.send(pid, STACK_SIGNAL)
-        # A stopped process writes its stack as the first thing when it goes on.
-        processes.send(pid, signal.SIGCONT)
-
-    def _kill_if_still_stalled(self, kept: Kept, pid: int) -> None:
-        waits = kept.waited_for or "something unknown"
-        # One that was stopped goes on because we asked, and long after its time.
-        beats = kept.row.silent_seconds() < self.stall_seconds
-        goes_on = beats and not kept.was_stopped
-        what = (
-            f"The {kept.name} (pid {pid}) gave no sign of life for more than "
-            f"{self.stall_seconds:g} s, waiting for {waits}; "
-            + ("it goes on" if goes_on else "it is killed and started again")
-        )
-        logger.critical(what)
-        self._report("stall", kept, pid, what, _stack_in(kept))
-        if goes_on:
-            kept.kill_at = None
-            return
-        processes.send(pid, signal.SIGKILL)
-        kept.kill_at = float("inf")
+    # What it tells.
 
     def _report(
         self, kind: str, kept: Kept, pid: int, what: str, stack_text: str = ""
     ) -> None:
+        self._counts.count("incidents", kind)
         self.facts.send(
             Incident(
                 kind=kind,
@@ -368,6 +363,7 @@ class Supervisor:
 
     def _end_all(self) -> None:
         """End what is left: politely, then for sure."""
+        self._is_ending = True
         if self.children:
             self.children.kill_all()
         left = [kept for kept in self.kept if kept.pid]
@@ -391,8 +387,3 @@ class Supervisor:
             if not busy and not any(kept.pid for kept in left):
                 return
             self._wait()
-
-
-def _stack_in(kept: Kept) -> str:
-    dump = os.pread(kept.stack_file, 256 * 1024, 0)
-    return stack.readable(dump, None) if dump else ""

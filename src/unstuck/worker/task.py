@@ -9,24 +9,32 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
 
 import celery
-from celery.exceptions import Reject, SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded, TaskPredicate
 from kombu.exceptions import EncodeError
 
+from unstuck import conf
 from unstuck.core.clock import system_clock
 from unstuck.core.decide import decide
 from unstuck.core.delivery import Delivery
+from unstuck.core.errors import DeadlockDetected, SettingsError
 from unstuck.core.limits import Limits
 from unstuck.core.outcome import Ending, Outcome
 from unstuck.core.publish import at_once
 from unstuck.core.verdict import Retry
-from unstuck.worker import many, quick
-from unstuck.worker.policy import limits_of, policy_of, retry_delay_of
+from unstuck.locks.owner import owned_by
+from unstuck.logs import task as logs
+from unstuck.worker import lock_options, locked, many, quick, unique
+from unstuck.worker.deadlocks import is_database_deadlock
+from unstuck.worker.lock_options import LockOptions
+from unstuck.worker.policy import limits_of, policy_of, retry_delay_of, seconds_or_none
 
 
 class NotSaid:
@@ -59,8 +67,10 @@ OPTIONS = (
     "retry_jitter",
     "max_strikes",
     "retry_on_limit",
+    "retry_on_deadlock",
+    *lock_options.OPTIONS,
 )
-"""The options that decide about a task's limits, retries and losses."""
+"""The options that decide about a task's limits, retries, losses and lock."""
 
 LIMITS = ("time_limit", "soft_time_limit")
 FROM_CELERY = (*LIMITS, "acks_late", "reject_on_worker_lost")
@@ -74,8 +84,11 @@ class Task(celery.Task):
     """A task that ends.
 
     Options beside Celery's: ``max_strikes`` (losses of a process before a message of
-    this task is poison), ``retry_on_limit`` (a time limit is retried like a failure) and
-    ``publish`` (``"on_commit"``: a call waits for the transaction that it is made in).
+    this task is poison), ``retry_on_limit`` (a time limit is retried like a failure),
+    ``retry_on_deadlock`` (so is a transaction that the database ended for another),
+    ``publish`` (``"on_commit"``: a call waits for the transaction that it is made in) and
+    ``lock`` (a name, made of its arguments: no two that have the same run at once), with
+    ``lock_wait``, ``lock_lease``, ``on_busy`` and ``lock_from``; see docs/locks.md.
     """
 
     abstract = True
@@ -86,7 +99,13 @@ class Task(celery.Task):
     default_retry_delay = NOT_SAID
     max_strikes: int | None = None
     retry_on_limit: bool | None = None
+    retry_on_deadlock: bool | None = None
     publish: str | None = None
+    lock: Any = None
+    lock_wait: float | None = None
+    lock_lease: float | None = None
+    on_busy: str | None = None
+    lock_from: str | None = None
     said: Mapping[str, Any] = MappingProxyType({})
     """Those of ``OPTIONS`` that the task itself gives, once it is bound."""
 
@@ -101,6 +120,9 @@ class Task(celery.Task):
         if first:
             cls._take_annotated_limits(app)
         cls.settle_limits(app)
+        if not conf.in_django() and (wrong := [*lock_options.problems_with(cls)]):
+            # In Django a check says so, and the worker does not start.
+            raise SettingsError(wrong)
         return bound
 
     @classmethod
@@ -116,9 +138,11 @@ class Task(celery.Task):
     @classmethod
     def own_limits(cls) -> Limits:
         """The limits that the task itself gives."""
-        return Limits(
-            hard=cls.said.get("time_limit"), soft=cls.said.get("soft_time_limit")
+        hard, soft = (
+            seconds_or_none(cls.said.get(option), f"{option} of the task {cls.name}")
+            for option in LIMITS
         )
+        return Limits(hard=hard, soft=soft)
 
     @classmethod
     def _take_annotated_limits(cls, app: Any) -> None:
@@ -148,7 +172,13 @@ class Task(celery.Task):
         }
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """Publish one call, as Celery does."""
+        """Publish one call, as Celery does.
+
+        With ``lock_from="publish"`` raises ``LockBusy`` while one like it has not ended.
+        """
+        lock = self.lock_options
+        if lock is not None and lock.is_unique and unique.is_lone(options):
+            return unique.publish(self, lock, args, kwargs, options)
         if not options:
             result = quick.publish(self, args, kwargs)
             if result is not None:
@@ -175,6 +205,8 @@ class Task(celery.Task):
         when the broker is away, and ``unstuck.NotAllSent``, which names those that the
         broker did not take.
         """
+        if self.lock_options is not None and self.lock_options.is_unique:
+            return unique.publish_many(self, many.checked(self, calls), options)
         if not self.app.waits_for_commit(self, options.get("publish")):
             return many.publish(self, calls, options)
 
@@ -190,14 +222,77 @@ class Task(celery.Task):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task: in a worker under its policy, elsewhere as a plain function."""
-        if self.request.called_directly:
+        request = self.request
+        if request.called_directly or getattr(request, "has_begun", False):
             return super().__call__(*args, **kwargs)
+        request.has_begun = True  # A call of itself in its body is a plain one.
+        token = logs.running.set((self.name, request))
         try:
-            with self._watched():
+            return self._run_once(args, kwargs)
+        finally:
+            logs.running.reset(token)
+
+    def _run_once(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        lock = self.lock_options
+        if lock is not None and lock.is_unique:
+            body = partial(self._run_with, lock, args, kwargs)
+            return unique.run(self, lock, args, kwargs, body)
+        return self._run_with(lock, args, kwargs)
+
+    def _run_with(
+        self, lock: LockOptions | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        owned = owned_by(partial(locked.owner_of, self), until=self._until_when())
+        try:
+            # No limit interrupts who gives locks back at the end.
+            with owned, self._watched():
+                if lock is not None:
+                    return locked.run(self, lock, args, kwargs)
                 return self.run(*args, **kwargs)
         except SoftTimeLimitExceeded as error:
             self._retry_if_the_policy_says_so(error)
             raise
+        except DeadlockDetected as error:
+            self._retry_after_deadlock(error)
+            raise
+        except TaskPredicate:
+            raise
+        except Exception as error:
+            self._retry_if_it_was_a_database_deadlock(error)
+            raise
+
+    def _until_when(self) -> Callable[[], float | None]:
+        """From when on the locks of this run are not renewed any more."""
+        began = time.monotonic()
+
+        def until() -> float | None:
+            # Of a child of ours main knows when it kills it; an eager run has no limits.
+            if self.request.is_eager or locked.is_kept_by_main():
+                return None
+            hard = self._limits_in_force().hard
+            return began + hard if hard else None
+
+        return until
+
+    @functools.cached_property
+    def lock_options(self) -> LockOptions | None:
+        """What the task says of its lock. Raises ``SettingsError`` for what is wrong."""
+        return lock_options.options_of(self)
+
+    @property
+    def lock_options_if_good(self) -> LockOptions | None:
+        """The same for those who cannot do anything about what is wrong."""
+        try:
+            return self.lock_options
+        except SettingsError:
+            return None
+
+    def _retry_after_deadlock(self, error: DeadlockDetected) -> None:
+        # What is rather lost than run twice has begun.
+        if self.acks_late and not self.request.is_eager:
+            dice = random.random()  # noqa: S311 - jitter is no secret
+            wait = locked.after_deadlock(self.request.retries, dice)
+            raise self.retry(exc=error, countdown=wait)
 
     def _watched(self) -> AbstractContextManager[None]:
         watch = self.app.watch
@@ -217,6 +312,10 @@ class Task(celery.Task):
         if isinstance(verdict, Retry):
             wait = (verdict.at - now).total_seconds()
             raise self.retry(exc=error, countdown=wait)
+
+    def _retry_if_it_was_a_database_deadlock(self, error: Exception) -> None:
+        if self.retry_on_deadlock and is_database_deadlock(error):
+            raise self.retry(exc=error)
 
     def _delivery(self) -> Delivery:
         request = self.request
@@ -300,7 +399,9 @@ def _value_said(cls: type, option: str) -> Any:
             # A bound class: its attributes hold the settings as well.
             return own["said"].get(option, NOT_SAID)
         if option in own:
+            # A base class may have a method of the name of one of our options.
             unsaid = own[option] is None and option != "max_retries"
+            unsaid = unsaid or callable(own[option])
             return NOT_SAID if unsaid else own[option]
     return NOT_SAID
 

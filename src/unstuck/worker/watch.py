@@ -29,6 +29,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.worker.state import requests
 
 from unstuck.core.limits import Limits
+from unstuck.fields import Fields
 from unstuck.pool import stack
 
 logger = logging.getLogger(__name__)
@@ -146,7 +147,10 @@ class Watch:
             action(run)
         except Exception:
             # The other tasks of this process still need their watch.
-            logger.exception("The limit of task %s was not enforced", run.task_id)
+            logger.exception(
+                "The limit of task %(task)s was not enforced",
+                Fields(task_id=run.task_id),
+            )
 
     def _due(self) -> bool:
         while self._alarms and self._alarms[0][3].over:
@@ -185,10 +189,9 @@ class Watch:
 
     def _after_grace(self, run: Run) -> None:
         logger.critical(
-            "Task %s is stuck beyond its hard limit where no exception reaches it. "
-            "A task that must be killed needs a pool of processes:\n%s",
-            run.task_id,
-            _stack_of(run.thread_id),
+            "Task %(task)s is stuck beyond its hard limit where no exception reaches it. "
+            "A task that must be killed needs a pool of processes: %(fields)s",
+            Fields(task_id=run.task_id, stack=_stack_of(run.thread_id)),
         )
         if isinstance(self.pool, solo.TaskPool):
             if run.request is not None:

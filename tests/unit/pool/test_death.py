@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from unstuck.pool.death import MIB, Death, OomKills, cause_of, memory_limit
+from unstuck.metrics.tally import COUNTED
+from unstuck.pool.death import MIB, Death, OomKills, cause_of, kind_of, memory_limit
 
 OOM = "out of memory (killed by the kernel's OOM killer)"
 
@@ -54,6 +55,34 @@ class TestCause:
         cause = cause_of(death(-signal.SIGXCPU, cpu_seconds=59.8))
 
         assert cause == "killed by SIGXCPU after 60 s of CPU time"
+
+    @pytest.mark.parametrize(
+        ("exitcode", "ended_by_us", "busy", "kind"),
+        [
+            (0, "", False, "recycled"),
+            (0, "", True, "exited"),
+            (3, "", False, "exited"),
+            (-signal.SIGSEGV, "", True, "crashed"),
+            (-signal.SIGTERM, "", True, "killed"),
+            (-signal.SIGKILL, "", True, "killed"),
+            (-signal.SIGKILL, "hard limit", True, "hard_limit"),
+            (-signal.SIGKILL, "memory: 9 MiB used of 8", True, "memory_limit"),
+            (-signal.SIGTERM, "ended by SIGTERM on request", True, "request"),
+            (0, "shutdown", False, "shutdown"),
+            (-signal.SIGKILL, "it did not start in time", False, "other"),
+        ],
+    )
+    def test_it_is_counted_as_one_of_few(
+        self, exitcode: int, ended_by_us: str, busy: bool, kind: str
+    ) -> None:
+        """What we did wins here, too."""
+        assert kind_of(death(exitcode), ended_by_us=ended_by_us, busy=busy) == kind
+        assert kind in COUNTED["children"]
+
+    def test_the_oom_killer_is_counted_apart(self) -> None:
+        """From somebody with a SIGKILL."""
+        killed = death(-signal.SIGKILL, oom_kills=1)
+        assert kind_of(killed, ended_by_us="", busy=True) == "out_of_memory"
 
     def test_what_we_did_wins(self) -> None:
         """Whatever the kernel saw of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import kombu
@@ -9,6 +10,7 @@ import pytest
 from kombu.common import Broadcast
 
 from unstuck import Celery
+from unstuck.letters.message import SENT
 from unstuck.rabbit.queues import PatientQueue, SafeQueue
 
 
@@ -68,3 +70,22 @@ def test_a_queue_given_to_a_call_is_declared_as_its_workers_do() -> None:
         app.send_task("t", queue=kombu.Queue("q"), producer=producer)
 
     assert [type(queue) for queue in seen] == [SafeQueue]
+
+
+@pytest.mark.parametrize("headers", [None, {}, {"own": 1}, {SENT: 1.0}])
+def test_on_each_task_is_written_when_it_was_sent(headers: Any) -> None:
+    """Anew on a retry, which Celery gives the headers of the attempt before."""
+    app = app_with()
+    seen: dict[str, Any] = {}
+
+    class Producer(app.amqp.Producer):  # type: ignore[misc,name-defined]
+        def publish(self, *args: Any, **options: Any) -> None:
+            seen.update(options["headers"])
+
+    before = time.time()
+    with app.connection_for_write() as connection:
+        app.send_task("t", headers=headers, producer=Producer(connection))
+
+    assert before <= seen[SENT] <= time.time()
+    assert seen.get("own") == (headers or {}).get("own")
+    assert seen["task"] == "t"

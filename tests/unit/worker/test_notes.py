@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,8 @@ from unstuck.core.delivery import Delivery
 from unstuck.core.outcome import Ending, Outcome
 from unstuck.core.policy import Policy
 from unstuck.core.verdict import Bury, Reason
-from unstuck.worker.notes import HEADER, after, delivery_from
+from unstuck.letters.message import SENT
+from unstuck.worker.notes import HEADER, after, delivery_from, sent_at
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LOST = Outcome(ending=Ending.NODE_LOST)
@@ -82,6 +84,18 @@ def test_an_unknown_task_keeps_the_instant_it_was_first_seen() -> None:
     assert once.unknown_since == twice.unknown_since == NOW
 
 
+def test_a_message_says_since_when_it_waits_for_a_lock() -> None:
+    """However often it is put off. After a loss it begins anew."""
+    busy = Outcome(ending=Ending.LOCK_BUSY, requeue=True)
+
+    once = handed_over(first(), busy, NOW)
+    twice = handed_over(once, busy, NOW + timedelta(minutes=1))
+
+    assert once.waits_since == twice.waits_since == NOW
+    assert (twice.strikes, twice.deliveries) == ((), 1)
+    assert handed_over(twice, LOST, NOW).waits_since is None
+
+
 def test_a_task_that_is_known_again_is_forgiven() -> None:
     """The next time it is unknown, patience begins anew."""
     unknown = handed_over(first(), Outcome(ending=Ending.UNKNOWN_TASK), NOW)
@@ -95,7 +109,7 @@ def test_headers_from_outside_never_stop_a_worker(
 ) -> None:
     """What is not as it should be counts as not there."""
     delivery_from(headers, "celery")
-    notes = {"strikes": strikes, "unknown_since": strikes}
+    notes = {"strikes": strikes, "unknown_since": strikes, "waits_since": strikes}
 
     delivery = delivery_from({HEADER: notes}, "celery")
 
@@ -125,3 +139,21 @@ def test_a_message_that_only_kills_is_poison_in_the_end(max_strikes: int) -> Non
 
     assert verdicts[-1] == Bury(Reason.POISON)
     assert not any(isinstance(verdict, Bury) for verdict in verdicts[:-1])
+
+
+@pytest.mark.parametrize(
+    ("headers", "at"),
+    [
+        ({SENT: 1.5e9}, 1.5e9),
+        ({SENT: 1_500_000_000}, 1_500_000_000),
+        ({}, None),
+        (None, None),
+        *(
+            ({SENT: odd}, None)
+            for odd in (None, "1.5e9", True, [], -1, 0, 2**40, math.nan, math.inf)
+        ),
+    ],
+)
+def test_when_a_message_was_sent_is_what_its_header_says(headers: Any, at: Any) -> None:
+    """If that is an instant at all: it comes from outside."""
+    assert sent_at(headers) == at

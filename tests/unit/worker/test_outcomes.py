@@ -17,7 +17,13 @@ from celery.exceptions import (
 )
 
 from unstuck.core.outcome import Ending
-from unstuck.worker.outcomes import cause_of_loss, outcome_of, unwrapped
+from unstuck.worker.outcomes import (
+    PutOff,
+    Skipped,
+    cause_of_loss,
+    outcome_of,
+    unwrapped,
+)
 
 
 def info_of(error: BaseException) -> Any:
@@ -37,6 +43,8 @@ def info_of(error: BaseException) -> Any:
         (Retry("again"), Ending.RETRIED),
         (Reject("no"), Ending.REJECTED),
         (Ignore(), Ending.IGNORED),
+        (Skipped("held by x"), Ending.SKIPPED),
+        (PutOff("held by x"), Ending.LOCK_BUSY),
         (SoftTimeLimitExceeded(270), Ending.SOFT_LIMIT),
         (TimeLimitExceeded(300), Ending.HARD_LIMIT),
         (Terminated(15), Ending.REVOKED),
@@ -48,6 +56,15 @@ def info_of(error: BaseException) -> Any:
 def test_each_exception_is_one_ending(error: BaseException, ending: Ending) -> None:
     """Wrapped for the way between two processes, or not."""
     assert outcome_of(info_of(error)).ending is ending
+
+
+@pytest.mark.parametrize(("error", "requeue"), [(Skipped, False), (PutOff, True)])
+def test_a_busy_lock_is_a_cause_and_no_error(error: Any, requeue: bool) -> None:
+    """It says who has it, also after the way between two processes."""
+    outcome = outcome_of(pickle.loads(pickle.dumps(info_of(error("held by x")))))
+
+    assert (outcome.cause, outcome.requeue) == ("held by x", requeue)
+    assert outcome.exception_type == outcome.traceback == ""
 
 
 def test_an_exception_that_crossed_a_pipe_is_unwrapped() -> None:
