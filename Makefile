@@ -19,7 +19,6 @@ test: setup ## All checks and all tests, with real servers; what CI runs
 	@scripts/install-servers
 	@scripts/check lint
 	@scripts/check tests
-	@scripts/oldest
 
 soak: setup ## The crash tests at full length; writes docs/proof (half an hour)
 	@scripts/install-servers

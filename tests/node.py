@@ -17,10 +17,12 @@ from typing import Any
 import celery
 import kombu.pools
 
+from tests import stored
 from tests.project import ledger
 from tests.waiting import eventually
 from unstuck.core.broker import lasting
 from unstuck.dev import tether
+from unstuck.probes.process import NAME
 
 ROOT = Path(__file__).parent.parent
 READY = " ready."
@@ -55,6 +57,7 @@ class Site:
             "PROJECT_SETTINGS": json.dumps(self.settings),
             ledger.VARIABLE: str(self.ledger_path),
             "PYTHONWARNINGS": "ignore",
+            "XDG_RUNTIME_DIR": str(self.directory / "run"),
         }
         environment.pop("CELERY_RESULT_BACKEND", None)
         if self.results:
@@ -109,13 +112,13 @@ class Site:
         """How often the task with this id began to run."""
         return len(self.events("run", id=task_id))
 
+    def rows(self, model: str, **filters: Any) -> list[dict[str, Any]]:
+        """What the recorder has stored of one of our models, as dicts."""
+        return stored.rows(self.database, model, **filters)
+
     def letters(self, **filters: Any) -> list[dict[str, Any]]:
         """The rows of the archive, as dicts."""
-        rows = self.python(
-            "from unstuck.models import DeadLetter\n"
-            f"answer = list(DeadLetter.objects.filter(**{filters!r}).values())"
-        )
-        return list(rows)
+        return self.rows("DeadLetter", **filters)
 
     def letter(self, task_id: str, seconds: float = 30) -> dict[str, Any]:
         """The one letter of this task, once it is archived."""
@@ -281,7 +284,13 @@ class Node:
         """With our pool: what the supervisor keeps beside main: recorder, beat."""
         supervisor, main = self.supervisor_pid, self.main
         kept = [pid for pid in children_of(supervisor) if not _leads_group(pid)]
-        return [pid for pid in kept if pid != main]
+        return [pid for pid in kept if pid != main and not _serves_probes(pid)]
+
+    @property
+    def probes_pid(self) -> int:
+        """With our pool: the process that answers probes."""
+        kept = children_of(self.supervisor_pid)
+        return next(filter(_serves_probes, kept))
 
     def _find_main(self) -> int | None:
         for pid in children_of(self.supervisor_pid):
@@ -322,6 +331,12 @@ def children_of(pid: int) -> list[int]:
         listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [int(child) for child in listed]
     return []
+
+
+def _serves_probes(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip() == NAME
+    return False
 
 
 def _leads_group(pid: int) -> bool:

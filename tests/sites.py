@@ -12,6 +12,7 @@ from typing import Any
 import kombu
 import pytest
 
+import unstuck.app  # noqa: F401 - names our transport to kombu
 from tests.node import ROOT, Site
 from unstuck.rabbit.queues import SafeQueue
 

@@ -146,3 +146,8 @@ CELERY_BEAT_SCHEDULE = {
 }
 
 UNSTUCK = {"UNKNOWN_TASK_PATIENCE_SECONDS": 10}
+
+SILENCED_SYSTEM_CHECKS = [
+    # shop.trouble.hang_python_deaf makes this mistake, so that one can see what becomes of it.
+    "unstuck.W051",
+]

@@ -15,16 +15,18 @@ from django.utils.text import Truncator
 from django.utils.timezone import localtime
 
 from unstuck import conf
+from unstuck.core.histogram import Histogram
 from unstuck.models import (
+    Alert,
     AuditEntry,
     DeadLetter,
     Incident,
     Node,
     OutboxMessage,
+    QueueSample,
     TaskMinute,
     TaskRun,
 )
-from unstuck.recorder.facts import RUNTIMES
 
 STYLE = {"all": ["unstuck/admin.css"]}
 
@@ -81,7 +83,7 @@ class TaskFilter(admin.SimpleListFilter):
 
 @admin.register(TaskRun)
 class TaskRunAdmin(ReadOnlyAdmin):
-    """Each run that did not simply succeed."""
+    """Each run that did not simply succeed; with ``RECORD_SUCCESSES`` any run."""
 
     list_display = ("task", "ending", "verdict", "happened", "runtime", "ended")
     list_filter = ("ending", "swallowed_soft_limit", "ended_at", TaskFilter)
@@ -122,6 +124,7 @@ class TaskRunAdmin(ReadOnlyAdmin):
                 "fields": (
                     "started_at",
                     "ended_at",
+                    "waited",
                     "runtime",
                     "cpu_seconds",
                     "memory",
@@ -149,6 +152,11 @@ class TaskRunAdmin(ReadOnlyAdmin):
     @admin.display(description="runtime", ordering="runtime_seconds")
     def runtime(self, run: TaskRun) -> str:
         return seconds(run.runtime_seconds)
+
+    @admin.display(description="waited", ordering="waited_seconds")
+    def waited(self, run: TaskRun) -> str:
+        """From when it could have run to when it did."""
+        return seconds(run.waited_seconds)
 
     @admin.display(description="ended", ordering="ended_at")
     def ended(self, run: TaskRun) -> str:
@@ -208,17 +216,20 @@ class TaskMinuteAdmin(ReadOnlyAdmin):
     list_filter = ("minute", TaskFilter)
     date_hierarchy = "minute"
     search_fields = ("task_name", "queue", "node")
-    fields = (*list_display, "took")
+    large = ("runtimes", "waits")
+    fields = (*list_display, "span_minutes", "took", "waited", "waits_unknown")
 
     @admin.display(description="mean runtime")
     def mean(self, minute: TaskMinute) -> str:
         return seconds(minute.runtime_seconds / minute.runs if minute.runs else None)
 
-    @admin.display(description="runs by how long they took")
+    @admin.display(description="runtime: p50, p95, p99")
     def took(self, minute: TaskMinute) -> str:
-        counts = ((name, getattr(minute, name)) for name in RUNTIMES)
-        told = (f"{name.replace('_', ' ')}: {count}" for name, count in counts if count)
-        return ", ".join(told) or "-"
+        return percentiles(minute.runtimes)
+
+    @admin.display(description="wait: p50, p95, p99")
+    def waited(self, minute: TaskMinute) -> str:
+        return percentiles(minute.waits)
 
     @admin.display(description="longest runtime", ordering="runtime_max")
     def longest(self, minute: TaskMinute) -> str:
@@ -245,6 +256,7 @@ class IncidentAdmin(ReadOnlyAdmin):
         "node",
         "process",
         "pid",
+        "resolved_at",
         "shown_stack",
         "shown_waiting_for",
         "shown_details",
@@ -294,8 +306,11 @@ class NodeAdmin(ReadOnlyAdmin):
         "unstuck_version",
         "celery_version",
         "python_version",
+        "release",
+        "facts_lag_seconds",
         "facts_dropped",
         "facts_left_out",
+        "chores_failed",
     )
 
     @admin.display(description="state", ordering="state")
@@ -305,6 +320,25 @@ class NodeAdmin(ReadOnlyAdmin):
     @admin.display(description="queues")
     def shown_queues(self, node: Node) -> str:
         return ", ".join(node.queues)
+
+
+@admin.register(QueueSample)
+class QueueSampleAdmin(ReadOnlyAdmin):
+    """What there was of each queue, again and again."""
+
+    list_display = (
+        "at",
+        "queue",
+        "waiting",
+        "oldest_seconds",
+        "reserved",
+        "delayed",
+        "consumers",
+    )
+    list_filter = ("at",)
+    date_hierarchy = "at"
+    search_fields = ("queue",)
+    fields = list_display
 
 
 @admin.register(AuditEntry)
@@ -342,6 +376,46 @@ class OutboxMessageAdmin(ReadOnlyAdmin):
     )
 
 
+@admin.register(Alert)
+class AlertAdmin(ReadOnlyAdmin):
+    """What somebody is to be told, and what became of telling."""
+
+    list_display = (
+        "condition",
+        "subject",
+        "target",
+        "since",
+        "resolved_at",
+        "told_at",
+        "attempts",
+    )
+    list_filter = ("condition", "target", "since")
+    date_hierarchy = "since"
+    search_fields = ("subject", "what", "target")
+    large = ("remedy", "facts", "last_error")
+    fields = (
+        "condition",
+        "subject",
+        "what",
+        "remedy",
+        "shown_facts",
+        "target",
+        "since",
+        "seen_at",
+        "resolved_at",
+        "told_at",
+        "due_at",
+        "attempts",
+        "last_error",
+        "alert_id",
+    )
+
+    @admin.display(description="facts")
+    def shown_facts(self, alert: Alert) -> SafeString | str:
+        """What it is about, in full."""
+        return block(readable(alert.facts))
+
+
 def block(text: str) -> SafeString | str:
     """Text of several lines as it is, escaped."""
     if not text:
@@ -365,6 +439,12 @@ def exception_of(ended: DeadLetter | TaskRun) -> str:
 def mebibytes(size: int | None) -> str:
     """An amount of memory for people."""
     return f"{size / 2**20:.0f} MiB" if size else "-"
+
+
+def percentiles(text: str) -> str:
+    """Of a histogram, for people."""
+    histogram = Histogram.of([text])
+    return ", ".join(seconds(histogram.percentile(part)) for part in (50, 95, 99))
 
 
 def seconds(duration: float | None) -> str:

@@ -12,16 +12,17 @@ from typing import Any
 import celery
 from celery.fixups.django import DjangoFixup
 from celery.utils import uuid
-from django.apps import apps
 from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.imports import symbol_by_name
 
-from unstuck import conf, configuration, profile
+from unstuck import conf, configuration, profile, tracing
+from unstuck.beat.step import BeatStep
 from unstuck.core import publish
 from unstuck.core.errors import OutboxError
 from unstuck.letters.queue import NAME as DEAD
 from unstuck.outbox.publication import Capture, Publication
+from unstuck.probes.step import ProbesStep
 from unstuck.profile import PUBLISH_SECONDS
 from unstuck.recorder.step import RecorderStep
 from unstuck.worker.steps import STEPS
@@ -39,6 +40,7 @@ for _name in ("unstuck", "unstuck+redis", "unstuck+rediss", "unstuck+sentinel"):
 
 def _add_profile(*, source: Any, **_: Any) -> None:
     configuration.add_profile(source, {"worker_consumer": CONSUMER})
+    tracing.install()
 
 
 class Celery(celery.Celery):
@@ -49,6 +51,7 @@ class Celery(celery.Celery):
     """
 
     amqp_cls = "unstuck.worker.amqp:AMQP"
+    log_cls = "unstuck.logs.setup:Logging"
 
     consumer_in_charge: Any = None
     """The consumer of the worker that this process is, if it is one."""
@@ -72,7 +75,7 @@ class Celery(celery.Celery):
         if in_django and base == celery.Celery.task_cls:
             # Celery 5.6 takes every subclass for one with a task class of its own.
             self.task_cls = "celery.contrib.django.task:DjangoTask"
-        self.steps["worker"].update((*STEPS, RecorderStep))
+        self.steps["worker"].update((*STEPS, RecorderStep, ProbesStep, BeatStep))
         # The first receiver: those of the project may use tasks, and so bind them.
         self.on_after_configure.connect(_add_profile, weak=False)
 
@@ -95,6 +98,11 @@ class Celery(celery.Celery):
     def Worker(self) -> Any:
         """The worker program."""
         return self.subclass_with_self("unstuck.worker.main:Worker")
+
+    @cached_property
+    def Beat(self) -> Any:
+        """The beat program."""
+        return self.subclass_with_self("unstuck.beat.program:Beat")
 
     def create_task_cls(self) -> Any:
         """The base class of this app's tasks."""
@@ -197,7 +205,7 @@ class Celery(celery.Celery):
         self._local.unstuck_gathered = publications
 
     def _dispatch(self, publications: Sequence[Publication], producer: Any) -> None:
-        if not (conf.in_django() and apps.is_installed("unstuck")):
+        if not conf.has_our_tables():
             raise OutboxError(
                 f"{publications[0].task_name} was not sent: publish='on_commit' needs "
                 f'the outbox. Add "unstuck" to INSTALLED_APPS and run '

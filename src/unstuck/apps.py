@@ -11,7 +11,8 @@ class UnstuckConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks."""
+        """Register the checks, and our transport with kombu: whoever may publish."""
+        import unstuck.app  # noqa: F401
         from unstuck.checks import register
 
         register()

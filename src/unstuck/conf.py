@@ -6,6 +6,7 @@ import functools
 import os
 from typing import Any
 
+from django.apps import apps
 from django.conf import ENVIRONMENT_VARIABLE
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -29,6 +30,11 @@ def current() -> Settings:
 def in_django() -> bool:
     """Whether this process runs within a Django project."""
     return django_settings.configured or ENVIRONMENT_VARIABLE in os.environ
+
+
+def has_our_tables() -> bool:
+    """Whether it is one with ``"unstuck"`` among its apps."""
+    return in_django() and apps.is_installed("unstuck")
 
 
 def _forget(*, setting: str, **_: Any) -> None:

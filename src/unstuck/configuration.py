@@ -76,6 +76,18 @@ def given(conf: Any, name: str) -> Any:
     return own.get(name, MISSING)
 
 
+def written(conf: Any) -> Iterator[tuple[str, Any]]:
+    """Every key that the project's own settings hold, known to Celery or not.
+
+    With Django's settings as their source, all of Django's are among them.
+    """
+    merged = {conf._to_keys(name)[0] for name in MERGED}
+    for mapping in _own(conf):
+        for key in list(mapping.keys()):
+            if not (mapping is conf.changes and key in merged):
+                yield str(key), mapping.get(key)
+
+
 def put(conf: Any, name: str, value: Any) -> None:
     """Set a value above whatever the project says."""
     conf.changes[conf._to_keys(name)[0]] = value

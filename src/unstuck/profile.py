@@ -118,7 +118,7 @@ def transport_options(
 
     Of several brokers the first one tells: Celery fails over within one transport.
     """
-    scheme = _scheme_of(broker_url)
+    scheme = scheme_of(broker_url)
     if (
         scheme.startswith("unstuck")
         or "redis" in scheme
@@ -133,16 +133,17 @@ def transport_options(
 
 def is_amqp(broker_url: str | Sequence[str] | None) -> bool:
     """Whether the broker is reached by AMQP, as RabbitMQ is."""
-    return _scheme_of(broker_url) in ("amqp", "amqps", "pyamqp")
+    return scheme_of(broker_url) in ("amqp", "amqps", "pyamqp")
 
 
 def keeps_leases(broker_url: str | Sequence[str] | None) -> bool:
     """Whether the broker is reached by our own transport, where a node has a lease."""
-    return _scheme_of(broker_url).startswith("unstuck")
+    return scheme_of(broker_url).startswith("unstuck")
 
 
-def _scheme_of(broker_url: str | Sequence[str] | None) -> str:
+def scheme_of(broker_url: str | Sequence[str] | None) -> str:
+    """By which scheme a broker is reached; empty when that cannot be told."""
     first = broker_url or "amqp://"
-    if not isinstance(first, str):
+    if isinstance(first, (list, tuple)):
         first = first[0]
-    return first.partition("://")[0]
+    return first.partition("://")[0] if isinstance(first, str) else ""

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
+from weakref import WeakSet
 
 import celery
-from celery import _state
 
 from unstuck.app import Celery
 from unstuck.core.errors import NoApp
+from unstuck.current import current_app as current_app
+
+logger = logging.getLogger(__name__)
+
+_asked_for_tasks: WeakSet[Any] = WeakSet()
 
 SKIP_CHECKS = "CELERY_SKIP_CHECKS"
-
-
-def current_app() -> Any | None:
-    """The app in use, whoever's it is; ``None`` when the project imports none."""
-    app = celery.current_app._get_current_object()
-    if not _is_fallback(app):
-        return app
-    # "Current" belongs to a thread: one that Celery has not met gets its fallback.
-    own = [known for known in _state._get_active_apps() if not _is_fallback(known)]
-    return own[0] if len(own) == 1 else None
 
 
 def our_app() -> Celery:
@@ -82,6 +78,21 @@ def load_tasks(app: Any) -> None:
             os.environ[SKIP_CHECKS] = before
 
 
+def task_of(app: Any, name: str) -> Any | None:
+    """The task of this name; ``None`` where this process has no code for it.
+
+    The modules of the tasks are imported first, once: a web process has not done so.
+    """
+    if name not in app.tasks and app not in _asked_for_tasks:
+        _asked_for_tasks.add(app)
+        try:
+            load_tasks(app)
+        except Exception:
+            # Modules of the project: they may raise whatever they like.
+            logger.warning("The tasks of the project cannot be imported", exc_info=True)
+    return app.tasks.get(name)
+
+
 def loaded_conf(app: Any) -> Any:
     """The configuration of an app, which Celery reads only when somebody asks."""
     app.conf.get("broker_url")
@@ -92,11 +103,6 @@ def spelled(conf: Any, name: str) -> str:
     """The name of a Celery setting as this project writes it."""
     prefix: str = conf.prefix or ""
     return (prefix + name).upper() if prefix else name
-
-
-def _is_fallback(app: Any) -> bool:
-    """Whether Celery made this app because nobody else had made one."""
-    return bool(app.main == "default" and not app.set_as_current)
 
 
 def _where_it_is_made(app: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
+from uuid import UUID
 
 from django.db.models import Count, Max, Min, Q, QuerySet
 
@@ -20,6 +21,7 @@ SEARCHED = ("task_id", "task_name", "cause", "exception_type", "exception_messag
 
 ROW_ID = re.compile(r"[0-9]{1,18}")
 UUID_PREFIX = re.compile(r"[0-9a-f-]{4,36}", re.IGNORECASE)
+UUID_DIGITS = 32
 NAMED = 5
 """How many letters the message about an ambiguous id names."""
 
@@ -60,12 +62,25 @@ def contains(text: str, *, arguments: bool = True) -> Q:
     condition = Q()
     for field in SEARCHED:
         condition |= Q(**{f"{field}__icontains": text})
-    if not arguments:
-        return condition
+    return condition | in_arguments(text) if arguments else condition
+
+
+def in_arguments(text: str) -> Q:
+    """Letters that have ``text`` in their shown arguments."""
+    condition = Q()
     # Some databases keep JSON as it was written, some decode its escapes.
     for spelling in {text, json.dumps(text)[1:-1]}:
         condition |= Q(args__icontains=spelling) | Q(kwargs__icontains=spelling)
     return condition
+
+
+def lettered(prefix: str) -> Q:
+    """Letters whose letter id begins like this: a range, which an index serves."""
+    digits = prefix.replace("-", "")
+    if len(digits) > UUID_DIGITS:
+        return Q(pk__in=())
+    first, last = (UUID(digits.ljust(UUID_DIGITS, digit)) for digit in "0f")
+    return Q(letter_id__range=(first, last))
 
 
 def groups(found: QuerySet[DeadLetter]) -> list[dict[str, object]]:
@@ -82,7 +97,7 @@ def groups(found: QuerySet[DeadLetter]) -> list[dict[str, object]]:
 def find(text: str) -> DeadLetter:
     """The one letter with this row id, task id or letter id, or a prefix of the latter.
 
-    Raises ``NoSuchLetter`` when there is none or more than one.
+    Digits alone are a row id. Raises ``NoSuchLetter`` when there is none or more than one.
     """
     text = text.strip()
     for condition in _meanings(text):
@@ -91,6 +106,11 @@ def find(text: str) -> DeadLetter:
             return found[0]
         if found:
             raise _ambiguous(text, found)
+    if rows := rows_begun_by(text):
+        raise NoSuchLetter(
+            f"There is no dead letter {text!r}: digits alone are a row id, and that row is "
+            f"gone. Ids of the rows {rows} begin so: write more of one."
+        )
     raise NoSuchLetter(
         f"There is no dead letter {text!r}. An id is a row id, a task id, a letter id "
         f"or the first {SHORTEST_PREFIX} or more characters of one of the latter two; "
@@ -107,9 +127,31 @@ def _meanings(text: str) -> list[Q]:
     if len(text) >= SHORTEST_PREFIX:
         prefix = Q(task_id__startswith=text)
         if UUID_PREFIX.fullmatch(text):
-            prefix |= Q(letter_id__startswith=text)
+            prefix |= lettered(text)
         meanings.append(prefix)
     return meanings
+
+
+def begun_by(digits: str) -> QuerySet[DeadLetter]:
+    """Of what may be a row id: the letters whose task id or letter id begins so, too."""
+    return letters().filter(begins_with(digits)).exclude(task_id=digits)
+
+
+def begins_with(digits: str) -> Q:
+    """Letters whose task id or letter id begins with what may be a row id as well."""
+    if not ROW_ID.fullmatch(digits) or len(digits) < SHORTEST_PREFIX:
+        return Q(pk__in=())
+    # As a range: an index serves it.
+    span = (UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f")))
+    return Q(task_id__startswith=digits) | Q(letter_id__range=span)
+
+
+def rows_begun_by(digits: str) -> str:
+    """Some of those as text; empty if there is none."""
+    rows = list(
+        begun_by(digits).order_by("pk").values_list("pk", flat=True)[: NAMED + 1]
+    )
+    return ", ".join(map(str, rows[:NAMED])) + (", …" if len(rows) > NAMED else "")
 
 
 def _ambiguous(text: str, found: list[DeadLetter]) -> NoSuchLetter:

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
-from django.db import transaction
+from django.db import connection, transaction
 
 from tests.project import ledger
 
@@ -84,6 +84,11 @@ def sleep(self: Any, seconds: float) -> None:
     _run(self)
     time.sleep(seconds)
     ledger.write("end", id=self.request.id)
+
+
+@shared_task(bind=True, lock="only:{number}", lock_from="publish", on_busy="skip")
+def unique(self: Any, number: int) -> None:
+    _run(self)
 
 
 @shared_task(bind=True)
@@ -285,3 +290,24 @@ def replace_in_transaction(self: Any) -> None:
     with transaction.atomic():
         _run(self)
         raise self.replace(add.si(3, 4))
+
+
+def _meet(task: Any, mine: str, others: str, markers: str) -> None:
+    """Lock a row, and once the other one is locked, too, that one as well."""
+    _run(task)
+    with transaction.atomic(), connection.cursor() as cursor:
+        update = "UPDATE item SET number = number + 1 WHERE name = %s"
+        cursor.execute(update, [mine])
+        with open(f"{markers}/{mine}", "w"):
+            _wait_for(f"{markers}/{others}")
+        cursor.execute(update, [others])
+
+
+@shared_task(bind=True)
+def meet(self: Any, mine: str, others: str, markers: str) -> None:
+    _meet(self, mine, others, markers)
+
+
+@shared_task(bind=True, retry_on_deadlock=True, default_retry_delay=0.2)
+def meet_again(self: Any, mine: str, others: str, markers: str) -> None:
+    _meet(self, mine, others, markers)

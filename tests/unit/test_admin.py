@@ -478,7 +478,11 @@ def test_a_minute_shows_its_mean_and_its_longest_runtime(admin_client: Client) -
     seconds = {"runtime_seconds": 10.0, "runtime_max": 7.0}
     recorded(
         minute(
-            counts=counts, rss_growth_bytes=3 * 2**20, runtimes=[0, 3, 0, 1], **seconds
+            counts=counts,
+            rss_growth_bytes=3 * 2**20,
+            runtimes="60:3 100:1",
+            waits="60:1",
+            **seconds,
         ),
         minute(task_name="shop.idle", counts={}),
     )
@@ -491,7 +495,9 @@ def test_a_minute_shows_its_mean_and_its_longest_runtime(admin_client: Client) -
     assert "shop.idle" in listed
     busy = TaskMinute.objects.get(task_name="shop.send")
     page_of_it = reverse("admin:unstuck_taskminute_change", args=[busy.pk])
-    assert "under 100ms: 3, under 10s: 1" in text_of(admin_client, page_of_it)
+    shown = text_of(admin_client, page_of_it)
+    assert "0.0225 s, 0.719 s, 0.719 s" in shown
+    assert "0.0225 s, 0.0225 s, 0.0225 s" in shown
 
 
 def test_an_incident_shows_what_was_seen(admin_client: Client) -> None:

@@ -252,9 +252,34 @@ def test_digits_are_never_a_prefix(
     app: Celery, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Who replays the purged row 12345 does not replay a task that begins so."""
-    archived(app, task_id="1234567-89")
+    row = archived(app, task_id="1234567-89").pk
 
     assert unstuck("dead", "show", "12345") == 1
+
+    told = capsys.readouterr().err
+    assert f"that row is gone. Ids of the rows {row} begin so: write more" in told
+
+
+def test_a_row_whose_digits_begin_an_id_is_told(
+    app: Celery, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the row, and says so; at a terminal somebody is asked before it is replayed."""
+    row = archived(app, task_id="first")
+    DeadLetter.objects.filter(pk=row.pk).update(id=4102)
+    other = archived(app, task_id="4102-abcd").pk
+    third = archived(app, task_id="x")
+    letter_id = "4102ffff-ffff-ffff-ffff-ffffffffffff"
+    DeadLetter.objects.filter(pk=third.pk).update(letter_id=letter_id)
+    words = f"4102 is taken for the row. The ids of the rows {other}, {third.pk} begin so, too"
+
+    assert _json(capsys, "dead", "show", "4102")["task_id"] == "first"
+    assert unstuck("dead", "show", "4102") == 0
+    assert words in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert unstuck("dead", "replay", "4102") == 2
+
+    assert words in capsys.readouterr().err
+    assert not DeadLetter.objects.filter(replayed_at__isnull=False).exists()
 
 
 def test_an_ambiguous_id_names_the_rows(

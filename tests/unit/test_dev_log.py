@@ -52,6 +52,25 @@ def test_each_line_says_whose_it_is() -> None:
     assert out.getvalue() == "worker   | ready\n"
 
 
+@pytest.mark.parametrize(
+    ("colour", "line", "lines"),
+    [
+        (True, r"no\nTraceback\n  File", 3),
+        (True, r'{"text": "no\nTraceback"}', 1),
+        (False, r"no\nTraceback\n  File", 1),
+    ],
+)
+def test_a_traceback_is_unfolded_for_eyes(colour: bool, line: str, lines: int) -> None:
+    """A worker writes one line an event; each part says whose it is."""
+    out = io.StringIO()
+
+    Log(out, colour=colour).write("worker", line)
+
+    written = out.getvalue().splitlines()
+    assert len(written) == lines
+    assert all("worker   |" in part for part in written)
+
+
 def test_each_name_keeps_a_colour_of_its_own() -> None:
     """Two processes differ in colour; one process does not change its own."""
     out = io.StringIO()

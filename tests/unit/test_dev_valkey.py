@@ -57,7 +57,7 @@ def test_a_server_that_lost_its_executable_bit_gets_it_back(
 ) -> None:
     """An archive tool that drops modes does not break the wheel."""
     server = _install(tmp_path / "valkey-server", 0o644)
-    monkeypatch.setattr(valkey, "_server_of_wheel", lambda: server)
+    monkeypatch.setattr(valkey, "_find_in_wheel", lambda: server)
 
     assert find_server().stat().st_mode & 0o111 == 0o111
 
@@ -65,7 +65,7 @@ def test_a_server_that_lost_its_executable_bit_gets_it_back(
 @pytest.mark.usefixtures("programs")
 def test_none_at_all_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any server the refusal says what to install."""
-    monkeypatch.setattr(valkey, "_server_of_wheel", lambda: None)
+    monkeypatch.setattr(valkey, "server_of_wheel", lambda: None)
 
     with pytest.raises(DevError, match=r"unstuck\[dev\]"):
         find_server()

@@ -120,7 +120,8 @@ def test_passwords_are_not_shown(
     """Neither in a URL nor in a nested option."""
     options = {"sentinel_kwargs": {"password": "hunter2"}}
     app.conf.broker_transport_options = options
-    with override_settings(UNSTUCK={"LOCK_URL": "redis://:hunter2@host/0"}):
+    secrets = {"LOCK_URL": "redis://:hunter2@host/0", "METRICS_TOKEN": 4 * "hunter2"}
+    with override_settings(UNSTUCK=secrets):
         unstuck("settings")
 
     out = capsys.readouterr().out

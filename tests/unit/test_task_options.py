@@ -5,6 +5,7 @@ A call wins over its task, a task over its project, the project over our default
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -20,12 +21,14 @@ from celery.exceptions import (
     Retry,
     SoftTimeLimitExceeded,
 )
+from django.apps import apps
 from kombu.exceptions import EncodeError, OperationalError
 from kombu.utils.imports import symbol_by_name
 
 from tests.unit.worker.projects import empty, project, take
 from unstuck import Celery
 from unstuck.core.backoff import RetryDelay
+from unstuck.core.errors import DeadlockDetected, LockBusy, SettingsError
 from unstuck.core.limits import Limits
 from unstuck.worker.echoes import Echoes
 from unstuck.worker.policy import limits_of, policy_of, retry_delay_of
@@ -250,6 +253,27 @@ def test_other_options_of_task_annotations_are_the_task_s() -> None:
     assert (task.max_retries, task.acks_late) == (9, False)
 
 
+@pytest.mark.parametrize("option", ["time_limit", "soft_time_limit"])
+def test_a_limit_of_the_wrong_type_is_none_in_a_django_project(option: str) -> None:
+    """The module can be imported, so that a check can say what is wrong in it."""
+    task = task_of(project(task_time_limit=100), **{option: "60"})
+
+    assert (task.time_limit, task.soft_time_limit) == (100, 90)
+
+
+def test_a_limit_of_the_wrong_type_is_an_error_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There are no checks there."""
+    app = project()
+    monkeypatch.setattr("unstuck.conf.in_django", lambda: False)
+
+    with pytest.raises(
+        SettingsError, match="time_limit of the task own = '60' must be"
+    ):
+        repr(task_of(app, name="own", time_limit="60").time_limit)
+
+
 def test_limits_of_the_command_line_are_the_project_s() -> None:
     """`celery worker --time-limit=60`: over the settings, under the tasks."""
     app = project()
@@ -259,6 +283,21 @@ def test_limits_of_the_command_line_are_the_project_s() -> None:
 
     assert limits_at_the_pool(app, plain) == Limits(60, 54)
     assert limits_at_the_pool(app, own) == Limits(90, 81)
+
+
+def test_a_worker_says_so_when_the_app_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It works all the same; its dead letters wait on the broker."""
+    app = project()
+    Preflight(SimpleNamespace(app=app))
+    assert not caplog.messages
+    monkeypatch.setattr(apps, "is_installed", lambda name: name != "unstuck")
+
+    Preflight(SimpleNamespace(app=app))
+
+    (message,) = caplog.messages
+    assert '"unstuck" is not in INSTALLED_APPS' in message
 
 
 def test_limits_of_a_worker_hold_for_messages_of_others() -> None:
@@ -625,6 +664,53 @@ def test_a_soft_limit_is_retried_where_the_task_says_so(
 
     with in_a_worker(slow), pytest.raises(ending):
         slow()
+
+
+@pytest.mark.parametrize(
+    ("options", "request_", "ending"),
+    [
+        ({}, {}, Retry),
+        ({}, {"retries": 3}, DeadlockDetected),
+        ({"max_retries": 0}, {}, DeadlockDetected),
+        ({"acks_late": False}, {}, DeadlockDetected),
+        ({}, {"is_eager": True}, DeadlockDetected),
+    ],
+)
+def test_a_deadlock_is_retried(
+    options: dict[str, Any], request_: dict[str, Any], ending: type[Exception]
+) -> None:
+    """While attempts are left and running twice is allowed; soon, whatever the delay is."""
+    app = project(task_default_retry_delay=3600)
+
+    @app.task(shared=False, **options)
+    def move() -> None:
+        raise DeadlockDetected("a waits for b, b waits for a")
+
+    with in_a_worker(move, **request_), pytest.raises(ending) as raised:
+        move()
+
+    assert 1 <= getattr(raised.value, "when", 1) <= 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LockBusy("held", name="a", holder="b"),
+        DeadlockDetected("circle", name="a", cycle=["b"]),
+    ],
+)
+def test_an_error_of_a_lock_can_be_sent_and_read(error: Any) -> None:
+    """By pickle as a child answers main, and by JSON as results are stored."""
+    again = pickle.loads(pickle.dumps(error))
+    backend = project().backend
+    stored = backend.exception_to_python(backend.prepare_exception(error, "json"))
+
+    assert (type(again), vars(again), str(again)) == (
+        type(error),
+        vars(error),
+        str(error),
+    )
+    assert (type(stored), str(stored)) == (type(error), str(error))
 
 
 def test_a_retry_on_limit_of_the_task_wins_over_the_project_s(settings: Any) -> None:

@@ -11,13 +11,16 @@ from datetime import datetime, timedelta
 from unstuck.core.backoff import doubled
 from unstuck.core.delivery import Delivery
 from unstuck.core.outcome import Ending, Outcome
-from unstuck.core.policy import Policy
+from unstuck.core.policy import OnBusy, Policy
 from unstuck.core.verdict import Ack, Bury, Reason, Requeue, Retry, Verdict
 
 FIRST_WAIT = timedelta(seconds=1)
 """After a rejection or the first loss, before the second look at an unknown task."""
 
 LONGEST_WAIT = timedelta(seconds=30)
+
+LONGEST_LOCK_WAIT = timedelta(seconds=5)
+"""Between two looks at a busy lock; whoever held it may be gone long before."""
 
 
 def decide(
@@ -34,6 +37,7 @@ def decide(
             | Ending.REVOKED
             | Ending.EXPIRED
             | Ending.RETRIED
+            | Ending.SKIPPED
         ):
             return Ack()
         case Ending.FAILED:
@@ -48,6 +52,8 @@ def decide(
             return _after_loss(outcome, delivery, policy, now)
         case Ending.REJECTED:
             return _after_reject(outcome, policy, now)
+        case Ending.LOCK_BUSY:
+            return _after_busy(outcome, delivery, policy, now)
         case Ending.UNKNOWN_TASK:
             return _wait_for_deploy(delivery, policy, now)
         case Ending.UNDECODABLE:  # pragma: no branch - mypy knows that it is the last
@@ -88,6 +94,27 @@ def _after_loss(
         # It has waited already, until the node was known to be lost.
         return Requeue(now)
     return Requeue(now + doubled(FIRST_WAIT, earlier, LONGEST_WAIT))
+
+
+def _after_busy(
+    outcome: Outcome, delivery: Delivery, policy: Policy, now: datetime
+) -> Verdict:
+    """The process of the task is asked first; main only does what it asks for then."""
+    waited = now - (delivery.waits_since or now)
+    left = policy.lock_wait - waited
+    if outcome.requeue or left > timedelta(0):
+        wait = min(max(waited, FIRST_WAIT), LONGEST_LOCK_WAIT, max(left, FIRST_WAIT))
+        # Those that found it busy together must not all come back together.
+        return Requeue(now + wait * (0.5 + delivery.dice / 2))
+    retries_left = policy.max_retries is None or delivery.attempt < policy.max_retries
+    match policy.on_busy:
+        case OnBusy.SKIP:
+            return Ack()
+        case OnBusy.RETRY if retries_left:
+            wait = policy.retry_delay.after(delivery.attempt, delivery.dice)
+            return Retry(now + wait)
+        case _:
+            return Bury(Reason.FAILED)
 
 
 def _wait_for_deploy(delivery: Delivery, policy: Policy, now: datetime) -> Verdict:

@@ -23,6 +23,9 @@ class Delivery:
     unknown_since: datetime | None = None
     """When a node first met this message without knowing its task."""
 
+    waits_since: datetime | None = None
+    """When this attempt first found the lock of its task busy."""
+
     one_step: bool = False
     """Whether queueing the message again and acknowledging it is one step on its broker.
 

@@ -9,6 +9,12 @@ UnstuckError
  ├ NotAllSent          some of many tasks that were published at once
  ├ OutboxError         a message that cannot be written to the outbox
  │  └ OutboxFull       because there are as many as there may be
+ ├ LockError           a lock that cannot be had or kept
+ │  ├ LockBusy         because somebody else has it
+ │  ├ LockLost         because its lease was over, or somebody released it, before its holder was done
+ │  ├ DeadlockDetected because all who are in this wait for each other
+ │  └ LocksUnreachable because what keeps the locks did not answer in time
+ ├ ReleaseError        a lock that cannot be taken from its holder as asked
  ├ BrokerUnreachable   the broker did not answer in time
  └ ProofFailed         `unstuck prove` that could not be carried out
 """
@@ -55,6 +61,52 @@ class OutboxError(UnstuckError):
 
 class OutboxFull(OutboxError):
     """There are as many messages in the outbox as ``OUTBOX_LIMIT`` lets."""
+
+
+class LockError(UnstuckError):
+    """A lock that cannot be had or kept; ``name`` says which.
+
+    All but the message may be left out, as whoever reads one from a result does.
+    """
+
+    def __init__(self, message: str, *, name: str = "") -> None:
+        self.name = name
+        super().__init__(message)
+
+
+class LockBusy(LockError):
+    """Somebody else has the lock; ``holder`` says who, and ``holder.since`` since when."""
+
+    def __init__(self, message: str, *, name: str = "", holder: Any = None) -> None:
+        self.holder = holder
+        super().__init__(message, name=name)
+
+
+class LockLost(LockError):
+    """The lease of the lock was over, or somebody released it, before its holder was done:
+    another may have it."""
+
+
+class DeadlockDetected(LockError):
+    """All who are in this wait for each other; ``cycle`` names them, one line each."""
+
+    def __init__(
+        self, message: str, *, name: str = "", cycle: Sequence[str] = ()
+    ) -> None:
+        self.cycle = tuple(cycle)
+        super().__init__(message, name=name)
+
+
+class LocksUnreachable(LockError):
+    """What keeps the locks did not answer in time."""
+
+
+class ReleaseError(UnstuckError):
+    """A lock that cannot be taken from its holder as asked."""
+
+
+class ControlError(UnstuckError):
+    """What nodes were told that they cannot or did not do."""
 
 
 class ReplayError(UnstuckError):

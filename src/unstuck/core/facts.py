@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+from unstuck.core.histogram import Histogram
+
 MINUTE = timedelta(minutes=1)
 MOST_KEYS = 1_000
 OTHERS = "(others)"
 """The task name of what came when there were that many keys already."""
-
-RUNTIME_BOUNDS = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0)
-"""Seconds that divide runs by how long they took; what takes longer is the last part."""
 
 
 def _new_id() -> str:
@@ -38,7 +36,7 @@ class _Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(_Fact):
-    """One run that did not simply succeed."""
+    """One run: each that did not simply succeed, and others if the project wants them."""
 
     instants = ("started_at", "ended_at")
 
@@ -71,6 +69,8 @@ class Run(_Fact):
     """What the kernel said it waited for."""
     node: str = ""
     pid: int | None = None
+    waited_seconds: float | None = None
+    """From when it could have run to when it did."""
     runtime_seconds: float | None = None
     rss_bytes: int | None = None
     rss_growth_bytes: int | None = None
@@ -96,8 +96,15 @@ class Minute(_Fact):
     runtime_seconds: float = 0.0
     """Of all runs together."""
     runtime_max: float = 0.0
-    runtimes: Sequence[int] = field(default_factory=list)
-    """How many runs took how long, divided by ``RUNTIME_BOUNDS``."""
+    runtimes: str = ""
+    """How many runs took how long: a ``Histogram`` on its way."""
+    wait_seconds: float = 0.0
+    """From when they could have run to when they did, of all runs together."""
+    wait_max: float = 0.0
+    waits: str = ""
+    """How many runs waited how long: a ``Histogram`` on its way."""
+    waits_unknown: int = 0
+    """Runs of which nobody knows since when they could have run."""
     rss_growth_bytes: int = 0
     """Memory after each run minus memory before it, over all runs."""
     swallowed: int = 0
@@ -125,12 +132,25 @@ class Incident(_Fact):
     id: str = field(default_factory=_new_id)
 
 
-Fact = Run | Minute | Incident
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running(_Fact):
+    """What a node runs at this instant, and has run for a while."""
+
+    instants = ("at",)
+
+    at: datetime
+    runs: Sequence[Mapping[str, Any]]
+    """The oldest first: ``task_id``, ``task_name``, ``queue``, ``started_at``, the limits
+    in force ``soft`` and ``hard`` in seconds, and ``pid``."""
+
+
+Fact = Run | Minute | Incident | Running
 
 KINDS: Mapping[str, type[Fact]] = {
     "run": Run,
     "minute": Minute,
     "incident": Incident,
+    "running": Running,
 }
 
 
@@ -153,7 +173,11 @@ class _Sums:
     counts: dict[str, int] = field(default_factory=dict)
     runtime_seconds: float = 0.0
     runtime_max: float = 0.0
-    runtimes: list[int] = field(default_factory=lambda: [0] * (len(RUNTIME_BOUNDS) + 1))
+    runtimes: Histogram = field(default_factory=Histogram)
+    wait_seconds: float = 0.0
+    wait_max: float = 0.0
+    waits: Histogram = field(default_factory=Histogram)
+    waits_unknown: int = 0
     rss_growth_bytes: int = 0
     swallowed: int = 0
 
@@ -163,7 +187,7 @@ class Minutes:
 
     def __init__(self, node: str = "") -> None:
         self._node = node
-        self._minute = datetime.min.replace(tzinfo=UTC)
+        self._minute = self._next = datetime.min.replace(tzinfo=UTC)
         self._sums: dict[tuple[datetime, str, str], _Sums] = {}
 
     def add(
@@ -172,20 +196,37 @@ class Minutes:
         queue: str,
         ending: str,
         runtime_seconds: float | None,
+        waited_seconds: float | None,
         rss_growth_bytes: int | None,
         swallowed: bool,
         now: datetime,
     ) -> None:
-        """Count one run that ended now. ``None`` is unknown, and adds nothing."""
-        if not self._minute <= now < self._minute + MINUTE:
+        """Count one run that ended now. ``None`` is unknown, and adds nothing.
+
+        What has no runtime never ran, as far as is known, and so did not wait to.
+        """
+        # Called for each task in main: a microsecond, and it may not become many.
+        if not self._minute <= now < self._next:
             self._minute = _minute(now)
-        sums = self._of(self._minute, task_name, queue)
+            self._next = self._minute + MINUTE
+        sums = self._sums.get((self._minute, task_name, queue))
+        if sums is None:
+            sums = self._new(self._minute, task_name, queue)
         sums.counts[ending] = sums.counts.get(ending, 0) + 1
         if runtime_seconds is not None:
             sums.runtime_seconds += runtime_seconds
-            sums.runtime_max = max(sums.runtime_max, runtime_seconds)
-            sums.runtimes[bisect_right(RUNTIME_BOUNDS, runtime_seconds)] += 1
-        sums.rss_growth_bytes += rss_growth_bytes or 0
+            if runtime_seconds > sums.runtime_max:
+                sums.runtime_max = runtime_seconds
+            sums.runtimes.add(runtime_seconds)
+            if waited_seconds is None:
+                sums.waits_unknown += 1
+            else:
+                sums.wait_seconds += waited_seconds
+                if waited_seconds > sums.wait_max:
+                    sums.wait_max = waited_seconds
+                sums.waits.add(waited_seconds)
+        if rss_growth_bytes:
+            sums.rss_growth_bytes += rss_growth_bytes
         sums.swallowed += swallowed
 
     def flush(self, now: datetime, everything: bool = False) -> list[Minute]:
@@ -197,9 +238,9 @@ class Minutes:
         told = [key for key in self._sums if everything or key[0] < current]
         return [self._told(key) for key in told]
 
-    def _of(self, minute: datetime, task_name: str, queue: str) -> _Sums:
+    def _new(self, minute: datetime, task_name: str, queue: str) -> _Sums:
         key = (minute, task_name, queue)
-        if key not in self._sums and len(self._sums) >= MOST_KEYS:
+        if len(self._sums) >= MOST_KEYS:
             key = (minute, OTHERS, "")
         return self._sums.setdefault(key, _Sums())
 
@@ -214,7 +255,11 @@ class Minutes:
             counts=sums.counts,
             runtime_seconds=sums.runtime_seconds,
             runtime_max=sums.runtime_max,
-            runtimes=sums.runtimes,
+            runtimes=sums.runtimes.to_wire(),
+            wait_seconds=sums.wait_seconds,
+            wait_max=sums.wait_max,
+            waits=sums.waits.to_wire(),
+            waits_unknown=sums.waits_unknown,
             rss_growth_bytes=sums.rss_growth_bytes,
             swallowed=sums.swallowed,
         )

@@ -17,6 +17,8 @@ class Ending(StrEnum):
     CHILD_LOST = "child_lost"
     NODE_LOST = "node_lost"
     REJECTED = "rejected"
+    LOCK_BUSY = "lock_busy"
+    SKIPPED = "skipped"
     IGNORED = "ignored"
     REVOKED = "revoked"
     EXPIRED = "expired"
@@ -51,7 +53,8 @@ class Outcome:
     """Why a process was lost, in words."""
 
     requeue: bool = False
-    """For ``rejected``: the task asked for its message to be queued again."""
+    """For ``rejected`` and ``lock_busy``: the process of the task asked for its message to
+    be queued again."""
 
     deliberate: bool = False
     """For a lost process: we ended it ourselves to shut down, which is no strike."""

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 
 from unstuck.core.backoff import RetryDelay
+
+
+class OnBusy(StrEnum):
+    """What becomes of a task whose lock somebody else has, when it has waited enough."""
+
+    WAIT = "wait"
+    SKIP = "skip"
+    RETRY = "retry"
+    FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,3 +44,8 @@ class Policy:
 
     unknown_task_patience: timedelta = timedelta(minutes=10)
     """How long a message of an unknown task waits for a deploy."""
+
+    lock_wait: timedelta = timedelta(0)
+    """How long a message waits for the lock of its task."""
+
+    on_busy: OnBusy = OnBusy.WAIT

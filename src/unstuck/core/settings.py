@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
+from unstuck.core import alerts
 from unstuck.core.errors import SettingsError
 
 REDACTED_NAMES = (
@@ -20,18 +23,40 @@ REDACTED_NAMES = (
     "cookie",
 )
 
+# Settings have names like "global_keyprefix" that hold no secret.
+SECRET_SETTINGS = tuple(name for name in REDACTED_NAMES if name != "key")
+
 RETENTION_DAYS = {
     "letters": 90,
     "runs": 14,
     "minutes": 90,
     "incidents": 90,
     "nodes": 7,
+    "samples": 90,
     "audit": 365,
     "outbox": 14,
 }
 
+TIERS = ("node", "queue", "task")
+"""How finely metrics tell apart what happened."""
+
+SHORTEST_TOKEN = 16
+"""Characters: what is shorter can be guessed."""
+
+DATABASE_LOCKS = "database"
+"""The ``LOCK_URL`` of locks that are kept in the Django database."""
+
+_REDIS_URL = re.compile(
+    r"(unstuck\+)?(redis|rediss|sentinel|unix|socket|redis\+socket)://[^\s;]"
+)
+
 MOST = 1_000_000
 """Hours, seconds or days: more than anybody means, and less than a clock can hold."""
+
+MOST_PORT = 65_535
+
+LOG_KINDS = ("plain", "json")
+"""What a line of the log may be."""
 
 Check = Callable[[Any], str | None]
 """Says what a value must be, or nothing when it is fine."""
@@ -61,6 +86,23 @@ def _count(value: Any) -> str | None:
     return None if good else "must be a whole number, 0 or above"
 
 
+def _one_of(*known: str) -> Callable[[Any], str | None]:
+    def problem(value: Any) -> str | None:
+        if value in known:
+            return None
+        near = difflib.get_close_matches(str(value).lower(), known, n=1)
+        return f"must be {' or '.join(map(repr, known))}" + (
+            f". Did you mean {near[0]!r}?" if near else ""
+        )
+
+    return problem
+
+
+def _flag_or_path(value: Any) -> str | None:
+    good = isinstance(value, bool) or (isinstance(value, str) and "." in value)
+    return None if good else "must be True, False or the dotted path of a function"
+
+
 def _flag(value: Any) -> str | None:
     return None if isinstance(value, bool) else "must be True or False"
 
@@ -72,6 +114,14 @@ def _text(value: Any) -> str | None:
 
 def _optional_text(value: Any) -> str | None:
     return None if value is None else _text(value)
+
+
+def _optional_address(value: Any) -> str | None:
+    if value is None:
+        return None
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    good = host and port.isdecimal() and int(port) <= MOST_PORT
+    return None if good else 'must be "HOST:PORT", as in "0.0.0.0:8001"'
 
 
 def _names(value: Any) -> str | None:
@@ -94,6 +144,47 @@ def _days(value: Any) -> str | None:
     return None if good else f"must map some of {known} to days above 0"
 
 
+def _optional_token(value: Any) -> str | None:
+    good = value is None or (
+        isinstance(value, str)
+        and len(value) >= SHORTEST_TOKEN
+        and value.isascii()
+        and value.isprintable()
+        and " " not in value
+    )
+    return (
+        None
+        if good
+        else (
+            f"must be a string of at least {SHORTEST_TOKEN} ASCII characters without "
+            "spaces, as `openssl rand -hex 32` prints one"
+        )
+    )
+
+
+def _lock_url(value: Any) -> str | None:
+    good = value in (None, DATABASE_LOCKS) or (
+        isinstance(value, str) and _REDIS_URL.match(value)
+    )
+    if good and value and not all(map(_has_good_port, value.split(";"))):
+        return f"must name a port from 1 to {MOST_PORT}, or none"
+    return (
+        None
+        if good
+        else (
+            f"must be the URL of a Redis, or {DATABASE_LOCKS!r}. "
+            'Write for example "redis://127.0.0.1:6379/1"'
+        )
+    )
+
+
+def _has_good_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One key of ``UNSTUCK``."""
@@ -101,8 +192,13 @@ class Setting:
     key: str
     default: Any
     check: Check
-    acts: bool = True
-    """Whether this version already acts on it; if not, setting it is a warning."""
+    is_secret: bool = False
+
+    def shown(self, value: Any) -> Any:
+        """A value, right or wrong, as it may be shown."""
+        if self.is_secret and isinstance(value, str) and value:
+            return "[redacted]"
+        return alerts.shown(value)
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -114,16 +210,23 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("LEASE_SECONDS", 5, _positive),
     Setting("STALL_SECONDS", 30, _positive),
     Setting("SPARES", 1, _count),
-    Setting("PROBE_ADDRESS", None, _optional_text, acts=False),
-    Setting("RUNTIME_DIR", None, _optional_text, acts=False),
+    Setting("PROBE_ADDRESS", None, _optional_address),
+    Setting("RUNTIME_DIR", None, _optional_text),
     Setting("STATEMENT_TIMEOUT", False, _flag),
-    Setting("LOCK_URL", None, _optional_text, acts=False),
+    Setting("LOCK_URL", None, _lock_url),
     Setting("DATABASE", "default", _text),
     Setting("OUTBOX_LIMIT", 100_000, _positive_integer),
-    Setting("RECORD_SUCCESSES", False, _flag, acts=False),
+    Setting("RELEASE", None, _optional_text),
+    Setting("RECORD_SUCCESSES", False, _flag),
     Setting("RETENTION_DAYS", RETENTION_DAYS, _days),
     Setting("REDACT", REDACTED_NAMES, _names),
-    Setting("ALERTS", [], _list, acts=False),
+    Setting("DASHBOARD_POLICY", None, _optional_text),
+    Setting("ALERTS", [], _list),
+    Setting("METRICS", "queue", _one_of(*TIERS)),
+    Setting("METRICS_EXPORT", False, _flag_or_path),
+    Setting("METRICS_TOKEN", None, _optional_token, is_secret=True),
+    Setting("LOGS", "plain", _one_of(*LOG_KINDS)),
+    Setting("TRACING", False, _flag_or_path),
 )
 
 BY_KEY = {setting.key: setting for setting in SETTINGS}
@@ -141,13 +244,25 @@ class Settings:
     lease_seconds: float = 5
     stall_seconds: float = 30
     spares: int = 1
+    probe_address: str | None = None
+    runtime_dir: str | None = None
     statement_timeout: bool = False
+    lock_url: str | None = None
     database: str = "default"
     outbox_limit: int = 100_000
+    release: str | None = None
+    record_successes: bool = False
     retention_days: Mapping[str, float] = field(
         default_factory=lambda: dict(RETENTION_DAYS)
     )
     redact: tuple[str, ...] = REDACTED_NAMES
+    dashboard_policy: str | None = None
+    alerts: Sequence[alerts.Target] = field(default_factory=list)
+    metrics: str = "queue"
+    metrics_export: bool | str = False
+    metrics_token: str | None = None
+    logs: str = "plain"
+    tracing: bool | str = False
 
 
 def problems_in(given: Any) -> list[str]:
@@ -161,14 +276,17 @@ def problems_in(given: Any) -> list[str]:
             problems.append(_unknown(key, value))
         elif wrong := setting.check(value):
             problems.append(
-                f"UNSTUCK[{key!r}] = {value!r} {wrong}. "
+                f"UNSTUCK[{key!r}] = {setting.shown(value)!r} {wrong}. "
                 f"Correct it, or remove it for the default {setting.default!r}."
             )
+        elif key == "ALERTS":
+            problems.extend(alerts.problems_in(value))
     return problems
 
 
 def _unknown(key: Any, value: Any) -> str:
     near = difflib.get_close_matches(str(key).upper(), BY_KEY, n=1)
+    value = BY_KEY[near[0]].shown(value) if near else value
     remedy = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(BY_KEY)}."
     return f"UNSTUCK[{key!r}] = {value!r} is not a setting of unstuck. {remedy}"
 
@@ -182,9 +300,7 @@ def parse(given: Any) -> Settings:
     if problems:
         raise SettingsError(problems)
     values: dict[str, Any] = {
-        key.lower(): _in_force(key, value)
-        for key, value in given.items()
-        if BY_KEY[key].acts
+        key.lower(): _in_force(key, value) for key, value in given.items()
     }
     return Settings(**values)
 
@@ -195,5 +311,7 @@ def _in_force(key: str, value: Any) -> Any:
             return tuple(value)
         case "RETENTION_DAYS":
             return {**RETENTION_DAYS, **value}
+        case "ALERTS":
+            return alerts.targets(value)
         case _:
             return value

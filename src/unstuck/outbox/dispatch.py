@@ -24,6 +24,7 @@ from kombu.exceptions import OperationalError
 
 from unstuck import conf
 from unstuck.core.errors import OutboxError, OutboxFull
+from unstuck.fields import Fields
 from unstuck.outbox import relay
 from unstuck.outbox.publication import Publication
 from unstuck.outbox.rows import GRACE, Written, hold, is_waiting, remove, write
@@ -119,8 +120,8 @@ def _after_commit(app: Any, batch: _Batch) -> None:
     except Error as error:
         logger.warning(
             "The database cannot be asked after a commit; the recorder sends what is in "
-            "the outbox, some of it perhaps once more: %s",
-            str(error).strip(),
+            "the outbox, some of it perhaps once more: %(fields)s",
+            Fields(error=error),
         )
 
 
@@ -216,11 +217,10 @@ def _send(app: Any, publication: Publication, producer: Any = None) -> None:
 
 def _say_left(publication: Publication, error: Exception) -> None:
     logger.warning(
-        "%s[%s] waits in the outbox, for the recorder to send it: %s: %s",
-        publication.task_name,
-        publication.task_id,
-        type(error).__name__,
-        str(error).strip(),
+        "Task %(task)s waits in the outbox, for the recorder to send it: %(fields)s",
+        Fields(
+            task_id=publication.task_id, task_name=publication.task_name, error=error
+        ),
     )
 
 

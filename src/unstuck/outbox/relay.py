@@ -7,36 +7,31 @@ when it dies. No transaction is open while the broker is spoken to.
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
-from django.db import Error, transaction
 from django.db.models import F, QuerySet
 from kombu.exceptions import OperationalError
 
-from unstuck import conf
 from unstuck.core.backoff import doubled
 from unstuck.core.clock import system_clock
+from unstuck.leases import Step, alone
 from unstuck.letters.redact import clean
-from unstuck.models import OutboxLease, OutboxMessage
+from unstuck.models import OutboxMessage
 from unstuck.outbox.publication import Publication
 from unstuck.outbox.rows import REFUSALS, rows
 from unstuck.profile import PUBLISH_SECONDS
 
 BATCH = 100
 BATCH_SECONDS = 10.0
-LEASE = timedelta(seconds=40)
+LEASE = "outbox"
+LEASE_LENGTH = timedelta(seconds=40)
 """Longer than a batch and the publish after it may take."""
 
 FIRST_WAIT = timedelta(seconds=5)
 LONGEST_WAIT = timedelta(hours=1)
 EVERY_SECONDS = 1.0
-THE_LEASE = 1
-
-Step = Callable[[], AbstractContextManager[object]]
 
 
 class Relay:
@@ -65,7 +60,7 @@ def send_due(app: Any, step: Step = nullcontext) -> int:
     with step():
         if not _due().exists():
             return 0
-    with _alone(step) as ours:
+    with alone(LEASE, LEASE_LENGTH, step) as ours:
         if not ours:
             return 0
         with step():
@@ -127,30 +122,3 @@ def _refused(row: OutboxMessage, error: Exception) -> None:
         wait = doubled(FIRST_WAIT, attempts - REFUSALS, LONGEST_WAIT)
         values["due_at"] = system_clock() + wait
     rows().filter(pk=row.pk).update(**values)
-
-
-@contextmanager
-def _alone(step: Step = nullcontext) -> Iterator[bool]:
-    """Whether this process may send; nobody else may within."""
-    leases = OutboxLease.objects.using(conf.current().database).filter(pk=THE_LEASE)
-    holder = uuid.uuid4().hex
-    with step():
-        taken = _take(leases, holder)
-    try:
-        yield taken
-    finally:
-        if taken:
-            with suppress(Error), step():
-                leases.filter(holder=holder).update(until=system_clock())
-
-
-def _take(leases: QuerySet[OutboxLease], holder: str) -> bool:
-    now = system_clock()
-    if leases.filter(until__lt=now).update(holder=holder, until=now + LEASE):
-        return True
-    if leases.exists():
-        return False
-    with transaction.atomic(using=leases.db):
-        first = OutboxLease(pk=THE_LEASE, holder=holder, until=now + LEASE)
-        OutboxLease.objects.using(leases.db).bulk_create([first], ignore_conflicts=True)
-    return leases.filter(holder=holder).exists()

@@ -13,10 +13,12 @@ from celery.signals import worker_ready
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
 
 from unstuck import project
+from unstuck.probes.step import ProbesStep
 from unstuck.profile import POOL
 from unstuck.prove import ledger
 from unstuck.prove.apart import CONCURRENCY, Plan, set_apart
 from unstuck.recorder.step import RecorderStep
+from unstuck.worker.aside import AsideStep
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,8 +53,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _leave_nothing_behind(app: Any) -> None:
-    # Rows of runs, minutes and incidents; letters are archived by who reads our queue.
-    app.steps["worker"].discard(RecorderStep)
+    # Rows of runs, minutes and incidents; letters are archived by who reads our queue. And
+    # whoever probes the workers of this host means those of the project.
+    app.steps["worker"] -= {RecorderStep, ProbesStep, AsideStep}
     # On RabbitMQ: queues and bindings for ETAs, which we do not send.
     app.delays_on_broker = False
     DelayedDelivery.include_if = lambda *_: False

@@ -10,16 +10,23 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from unstuck.core.backoff import RetryDelay
-from unstuck.core.decide import FIRST_WAIT, LONGEST_WAIT, decide
+from unstuck.core.decide import (
+    FIRST_WAIT,
+    LONGEST_LOCK_WAIT,
+    LONGEST_WAIT,
+    decide,
+)
 from unstuck.core.delivery import Delivery
 from unstuck.core.outcome import Ending, Outcome
-from unstuck.core.policy import Policy
+from unstuck.core.policy import OnBusy, Policy
 from unstuck.core.verdict import Ack, Bury, Reason, Requeue, Retry, Verdict
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 LOSSES = (Ending.CHILD_LOST, Ending.NODE_LOST)
 LIMITS = (Ending.SOFT_LIMIT, Ending.HARD_LIMIT)
+NOTHING_RAN = (Ending.UNKNOWN_TASK, Ending.LOCK_BUSY)
+"""Of these not even the first line of the task has run."""
 
 
 def delivery(**facts: object) -> Delivery:
@@ -35,6 +42,7 @@ def verdict_on(
     strikes: tuple[datetime, ...] = (),
     attempt: int = 0,
     unknown_since: datetime | None = None,
+    waits_since: datetime | None = None,
     dice: float = 0.0,
     one_step: bool = False,
     **seen: bool,
@@ -44,6 +52,7 @@ def verdict_on(
         strikes=strikes,
         attempt=attempt,
         unknown_since=unknown_since,
+        waits_since=waits_since,
         dice=dice,
         one_step=one_step,
     )
@@ -54,10 +63,14 @@ def verdict_on(
 
 
 @pytest.mark.parametrize(
-    "ending", [Ending.SUCCEEDED, Ending.IGNORED, Ending.REVOKED, Ending.EXPIRED]
+    "ending",
+    [
+        *(Ending.SUCCEEDED, Ending.IGNORED, Ending.REVOKED),
+        *(Ending.EXPIRED, Ending.SKIPPED),
+    ],
 )
 def test_what_is_over_is_acknowledged(ending: Ending) -> None:
-    """Succeeded, ignored, revoked, expired: Ack."""
+    """Succeeded, ignored, revoked, expired, skipped: Ack."""
     assert verdict_on(ending) == Ack()
 
 
@@ -280,6 +293,73 @@ def test_what_cannot_be_decoded_is_buried() -> None:
     assert verdict_on(Ending.UNDECODABLE) == Bury(Reason.UNDECODABLE)
 
 
+@pytest.mark.parametrize("on_busy", list(OnBusy))
+@given(
+    waited=st.floats(0, 59.9),
+    dice=st.floats(0, 1, exclude_max=True),
+    attempt=st.integers(0, 9),
+)
+def test_a_busy_lock_is_waited_for(
+    on_busy: OnBusy, waited: float, dice: float, attempt: int
+) -> None:
+    """As the same attempt, more and more slowly, for as long as the task says."""
+    policy = Policy(lock_wait=MINUTE, on_busy=on_busy)
+
+    verdict = verdict_on(
+        Ending.LOCK_BUSY,
+        policy,
+        waits_since=NOW - timedelta(seconds=waited),
+        dice=dice,
+        attempt=attempt,
+    )
+
+    assert isinstance(verdict, Requeue)
+    assert FIRST_WAIT / 2 <= verdict.at - NOW <= LONGEST_LOCK_WAIT
+    assert verdict.at <= NOW + timedelta(seconds=max(60 - waited, 1))
+
+
+@pytest.mark.parametrize(
+    ("on_busy", "attempt", "expected"),
+    [
+        (OnBusy.WAIT, 0, Bury(Reason.FAILED)),
+        (OnBusy.FAIL, 0, Bury(Reason.FAILED)),
+        (OnBusy.SKIP, 0, Ack()),
+        (OnBusy.RETRY, 2, Retry(NOW + MINUTE)),
+        (OnBusy.RETRY, 3, Bury(Reason.FAILED)),
+    ],
+)
+def test_after_that_the_task_says_what_becomes_of_it(
+    on_busy: OnBusy, attempt: int, expected: Verdict
+) -> None:
+    """A retry counts as one."""
+    policy = Policy(lock_wait=MINUTE, on_busy=on_busy)
+
+    waited = verdict_on(
+        Ending.LOCK_BUSY, policy, waits_since=NOW - MINUTE, attempt=attempt
+    )
+    at_once = verdict_on(Ending.LOCK_BUSY, Policy(on_busy=on_busy), attempt=attempt)
+
+    assert waited == at_once == expected
+
+
+def test_what_the_process_of_a_task_asks_for_is_done() -> None:
+    """It has asked first, a moment before, when there was time left."""
+    policy = Policy(lock_wait=MINUTE, on_busy=OnBusy.FAIL)
+
+    verdict = verdict_on(
+        Ending.LOCK_BUSY, policy, waits_since=NOW - MINUTE, requeue=True
+    )
+
+    assert verdict == Requeue(NOW + FIRST_WAIT / 2)
+
+
+def test_a_lock_that_nobody_waits_for_for_ever() -> None:
+    """Without retries that end, no busy lock buries a task that retries."""
+    policy = Policy(on_busy=OnBusy.RETRY, max_retries=None)
+
+    assert verdict_on(Ending.LOCK_BUSY, policy, attempt=99) == Retry(NOW + MINUTE)
+
+
 # What holds whatever comes.
 
 spans = st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=30))
@@ -299,6 +379,7 @@ deliveries = st.builds(
     attempt=st.integers(0, 1000),
     strikes=st.lists(instants, max_size=12).map(lambda many: tuple(sorted(many))),
     unknown_since=st.none() | instants,
+    waits_since=st.none() | instants,
     dice=st.floats(0, 1, exclude_max=True),
 )
 delays = st.builds(
@@ -319,6 +400,8 @@ policies = st.builds(
     at_most_once=st.booleans(),
     rerun_after_child_lost=st.booleans(),
     unknown_task_patience=spans,
+    lock_wait=spans,
+    on_busy=st.sampled_from(OnBusy),
 )
 losses = st.builds(
     Outcome,
@@ -351,7 +434,7 @@ def test_a_verdict_depends_on_nothing_but_its_arguments(
 
     assert decide(outcome, facts, policy, NOW) == verdict
     assert decide(outcome, renamed, policy, NOW) == verdict
-    if not isinstance(verdict, Retry):
+    if not isinstance(verdict, Retry) and outcome.ending is not Ending.LOCK_BUSY:
         assert decide(outcome, rolled, policy, NOW) == verdict
 
 
@@ -364,6 +447,7 @@ def test_a_verdict_does_not_depend_on_the_date(
         facts,
         strikes=tuple(strike + shift for strike in facts.strikes),
         unknown_since=facts.unknown_since and facts.unknown_since + shift,
+        waits_since=facts.waits_since and facts.waits_since + shift,
     )
 
     verdict = decide(outcome, facts, policy, NOW)
@@ -379,7 +463,7 @@ def test_at_most_once_never_runs_what_has_started_again(
     outcome: Outcome, facts: Delivery, policy: Policy
 ) -> None:
     """acks_late=False: Ack or Bury, unless none of its code ever ran."""
-    assume(outcome.started and outcome.ending is not Ending.UNKNOWN_TASK)
+    assume(outcome.started and outcome.ending not in NOTHING_RAN)
     policy = dataclasses.replace(policy, at_most_once=True)
 
     verdict = decide(outcome, facts, policy, NOW)
@@ -388,14 +472,15 @@ def test_at_most_once_never_runs_what_has_started_again(
 
 
 @given(outcomes, deliveries, policies)
-def test_a_retry_is_only_for_limits_with_attempts_left(
+def test_a_retry_is_only_for_limits_and_locks_with_attempts_left(
     outcome: Outcome, facts: Delivery, policy: Policy
 ) -> None:
     """Retry needs the policy's leave and an attempt that is not used up."""
     verdict = decide(outcome, facts, policy, NOW)
 
     if isinstance(verdict, Retry):
-        assert outcome.ending in LIMITS
+        busy = outcome.ending is Ending.LOCK_BUSY and policy.on_busy is OnBusy.RETRY
+        assert outcome.ending in LIMITS or busy
         assert policy.max_retries is None or facts.attempt < policy.max_retries
 
 

@@ -17,7 +17,18 @@ def test_all_errors_can_be_caught_as_one(cls: type[Exception]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["UnstuckError", "SettingsError", "ReplayError", "BrokerUnreachable"]
+    "name",
+    [
+        "UnstuckError",
+        "SettingsError",
+        "ReplayError",
+        "BrokerUnreachable",
+        "LockError",
+        "LockBusy",
+        "LockLost",
+        "DeadlockDetected",
+        "LocksUnreachable",
+    ],
 )
 def test_errors_are_public_names(name: str) -> None:
     """A project imports them from the top."""
@@ -31,3 +42,12 @@ def test_a_settings_error_reads_one_problem_a_line() -> None:
 
     assert error.problems == ("first", "second")
     assert str(error) == "first\nsecond"
+
+
+def test_an_error_of_a_lock_says_which_lock() -> None:
+    """And what only that one knows: who holds it, who waits for whom."""
+    busy = errors.LockBusy("busy", name="report", holder="somebody")
+    circle = errors.DeadlockDetected("all wait", name="report", cycle=["a", "b"])
+
+    assert (busy.name, busy.holder, str(busy)) == ("report", "somebody", "busy")
+    assert (circle.name, circle.cycle) == ("report", ("a", "b"))

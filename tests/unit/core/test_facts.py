@@ -18,8 +18,10 @@ from unstuck.core.facts import (
     Minute,
     Minutes,
     Run,
+    Running,
     from_wire,
 )
+from unstuck.core.histogram import Histogram
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -47,6 +49,7 @@ runs = st.builds(
     waiting_for=st.text(),
     node=st.text(),
     pid=st.none() | st.integers(),
+    waited_seconds=st.none() | numbers,
     runtime_seconds=st.none() | numbers,
     rss_bytes=st.none() | st.integers(),
     rss_growth_bytes=st.none() | st.integers(),
@@ -63,7 +66,11 @@ minutes = st.builds(
     node=st.text(),
     runtime_seconds=numbers,
     runtime_max=numbers,
-    runtimes=st.lists(st.integers()),
+    runtimes=st.text(),
+    wait_seconds=numbers,
+    wait_max=numbers,
+    waits=st.text(),
+    waits_unknown=st.integers(),
     rss_growth_bytes=st.integers(),
     swallowed=st.integers(),
 )
@@ -80,7 +87,12 @@ incidents = st.builds(
     details=st.dictionaries(st.text(), st.text() | st.integers() | st.none()),
     id=st.uuids().map(str),
 )
-any_fact = runs | minutes | incidents
+running = st.builds(
+    Running,
+    at=instants,
+    runs=st.lists(st.dictionaries(st.text(), st.text() | st.none())),
+)
+any_fact = runs | minutes | incidents | running
 
 
 def run(**known: Any) -> Run:
@@ -103,11 +115,20 @@ def count(
     ending: str = "succeeded",
     seconds: float | None = 1.0,
     growth: int | None = 10,
+    waited: float | None = 0.25,
     swallowed: bool = False,
     now: datetime = NOON,
 ) -> None:
     """Count one run."""
-    minutes.add(task, queue, ending, seconds, growth, swallowed, now)
+    minutes.add(task, queue, ending, seconds, waited, growth, swallowed, now)
+
+
+def histogram(*values: float) -> str:
+    """A histogram of these, on its way."""
+    counted = Histogram()
+    for seconds in values:
+        counted.add(seconds)
+    return counted.to_wire()
 
 
 # The wire.
@@ -163,7 +184,7 @@ def test_endings_of_a_minute_add_up() -> None:
     minutes = Minutes("worker@host")
     count(minutes, seconds=1.0, growth=10)
     count(minutes, seconds=3.0, growth=-4, now=NOON + timedelta(seconds=59.9))
-    count(minutes, ending="failed", seconds=0.5, growth=1, swallowed=True)
+    count(minutes, ending="failed", seconds=0.5, growth=1, swallowed=True, waited=1.0)
 
     told = minutes.flush(NOON + timedelta(minutes=1))
 
@@ -176,7 +197,10 @@ def test_endings_of_a_minute_add_up() -> None:
             counts={"succeeded": 2, "failed": 1},
             runtime_seconds=4.5,
             runtime_max=3.0,
-            runtimes=[0, 0, 1, 2, 0, 0, 0],
+            runtimes=histogram(1.0, 3.0, 0.5),
+            wait_seconds=1.5,
+            wait_max=1.0,
+            waits=histogram(0.25, 0.25, 1.0),
             rss_growth_bytes=7,
             swallowed=1,
         )
@@ -230,18 +254,18 @@ def test_what_is_not_known_adds_nothing() -> None:
     (told,) = minutes.flush(NOON, everything=True)
 
     assert (told.runtime_seconds, told.runtime_max, told.rss_growth_bytes) == (0, 0, 0)
-    assert sum(told.runtimes) == 0
+    assert (told.runtimes, told.waits, told.waits_unknown) == ("", "", 0)
 
 
-def test_runs_are_divided_by_how_long_they_took() -> None:
-    """What takes just as long as a bound is beyond it."""
+def test_waits_that_nobody_knows_are_counted_apart() -> None:
+    """They are not taken for none."""
     minutes = Minutes()
-    for seconds in (0.0, 0.009, 0.01, 0.5, 59.0, 60.0, 299.0, 300.0, 1e9):
-        count(minutes, seconds=seconds)
+    count(minutes, waited=None)
+    count(minutes, waited=0.0)
 
     (told,) = minutes.flush(NOON, everything=True)
 
-    assert told.runtimes == [2, 1, 1, 0, 1, 2, 2]
+    assert (told.waits, told.waits_unknown) == (histogram(0.0), 1)
 
 
 def test_the_clock_of_any_zone_falls_into_the_minute_in_utc() -> None:

@@ -20,6 +20,8 @@ def test_the_set_of_endings_is_closed() -> None:
         "child_lost",
         "node_lost",
         "rejected",
+        "lock_busy",
+        "skipped",
         "ignored",
         "revoked",
         "expired",

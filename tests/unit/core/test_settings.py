@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unstuck.core import alerts
 from unstuck.core.errors import SettingsError
 from unstuck.core.settings import (
     BY_KEY,
@@ -35,6 +36,7 @@ INTERFACE: dict[str, Any] = {
     "STATEMENT_TIMEOUT": False,
     "LOCK_URL": None,
     "DATABASE": "default",
+    "RELEASE": None,
     "RECORD_SUCCESSES": False,
     "RETENTION_DAYS": {
         "letters": 90,
@@ -42,12 +44,19 @@ INTERFACE: dict[str, Any] = {
         "minutes": 90,
         "incidents": 90,
         "nodes": 7,
+        "samples": 90,
         "audit": 365,
         "outbox": 14,
     },
     "OUTBOX_LIMIT": 100_000,
     "REDACT": REDACTED_NAMES,
+    "DASHBOARD_POLICY": None,
     "ALERTS": [],
+    "METRICS": "queue",
+    "METRICS_TOKEN": None,
+    "METRICS_EXPORT": False,
+    "LOGS": "plain",
+    "TRACING": False,
 }
 """The table of interface.md: keys and defaults."""
 
@@ -60,11 +69,15 @@ WRONG: dict[str, list[Any]] = {
     "LEASE_SECONDS": [0, "5", None],
     "STALL_SECONDS": [0, "30", None],
     "SPARES": [-1, 1.5, True, None],
-    "PROBE_ADDRESS": ["", 8000, ("h", 1)],
+    "PROBE_ADDRESS": ["", 8000, ("h", 1), "8001", ":8001", "h:", "h:70000", "h:-1"],
     "RUNTIME_DIR": ["", 1],
     "STATEMENT_TIMEOUT": [30, None],
-    "LOCK_URL": ["", 1],
+    "LOCK_URL": [
+        *("", 1, "amqp://h", "redis:", "redis://", "databases", ["database"]),
+        *("redis://h:six/0", "redis://h:65536", "sentinel://a:1;sentinel://b:0"),
+    ],
     "DATABASE": ["", None, 1],
+    "RELEASE": [7, ""],
     "RECORD_SUCCESSES": [1, None],
     "RETENTION_DAYS": [
         7,
@@ -75,8 +88,14 @@ WRONG: dict[str, list[Any]] = {
         {"letters": True},
     ],
     "OUTBOX_LIMIT": [0, -1, 1.5, "9", True, None],
+    "DASHBOARD_POLICY": ["", 1, ["proj.policy"]],
     "REDACT": ["password", None, [1], [""], {"a": 1}],
-    "ALERTS": [{}, None, "https://hooks.example"],
+    "ALERTS": [{}, None, "https://hooks.example"],  # More in test_alerts.
+    "METRICS": ["", None, "tasks", True, ["task"]],
+    "METRICS_EXPORT": ["", "otlp", None, 1],
+    "METRICS_TOKEN": ["", 7, b"0123456789abcdef", True],  # More below.
+    "LOGS": ["", "text", None, ["json"]],
+    "TRACING": [None, 1, "", "provider"],
 }
 RIGHT: dict[str, list[Any]] = {
     "MAX_STRIKES": [1, 10],
@@ -87,21 +106,36 @@ RIGHT: dict[str, list[Any]] = {
     "LEASE_SECONDS": [2.5],
     "STALL_SECONDS": [60],
     "SPARES": [0, 4],
-    "PROBE_ADDRESS": ["0.0.0.0:8001"],
+    "PROBE_ADDRESS": ["0.0.0.0:8001", "[::1]:8001", "localhost:0"],
     "RUNTIME_DIR": ["/run/shop"],
     "STATEMENT_TIMEOUT": [True],
-    "LOCK_URL": ["database"],
+    "LOCK_URL": [
+        None,
+        "database",
+        "redis://127.0.0.1:6379/1",
+        "unstuck+rediss://u:p@host/0?ssl_cert_reqs=CERT_NONE",
+        "redis+socket:///run/redis.sock",
+        "sentinel://a:1/0;sentinel://b:2/0",
+    ],
     "DATABASE": ["unstuck"],
+    "RELEASE": ["2026.11.1", None],
     "RECORD_SUCCESSES": [True],
     "RETENTION_DAYS": [{}, {"letters": 0.5}, {"runs": 1, "audit": 3650}],
     "OUTBOX_LIMIT": [1, 10**9],
+    "DASHBOARD_POLICY": ["proj.ops.policy"],
     "REDACT": [[], ("iban",), {"iban"}, frozenset({"iban"})],
-    "ALERTS": [[{"to": "ops"}], ()],
+    "ALERTS": [[{"to": "mailto:ops@example.com"}], ()],
+    "METRICS": ["node", "queue", "task"],
+    "METRICS_EXPORT": [True, "proj.telemetry.exporter"],
+    "METRICS_TOKEN": [None, "0123456789abcdef"],
+    "LOGS": ["plain", "json"],
+    "TRACING": [False, True, "shop.tracing.provider"],
 }
 
 IN_FORCE: dict[str, Callable[[Any], Any]] = {
     "REDACT": tuple,
     "RETENTION_DAYS": lambda value: {**RETENTION_DAYS, **value},
+    "ALERTS": alerts.targets,
 }
 """What becomes of a value that is not taken as it is."""
 
@@ -131,13 +165,12 @@ def test_an_empty_setting_gives_the_defaults() -> None:
 
 @pytest.mark.parametrize(("key", "value"), pairs(RIGHT))
 def test_a_right_value_is_taken(key: str, value: Any) -> None:
-    """Right values make no problem, and those that act are in force."""
+    """Right values make no problem, and are in force."""
     settings = parse({key: value})
 
     assert problems_in({key: value}) == []
-    if BY_KEY[key].acts:
-        in_force = getattr(settings, key.lower())
-        assert in_force == IN_FORCE.get(key, lambda value: value)(value)
+    in_force = getattr(settings, key.lower())
+    assert in_force == IN_FORCE.get(key, lambda value: value)(value)
 
 
 @pytest.mark.parametrize(("key", "value"), pairs(WRONG))
@@ -173,6 +206,17 @@ def test_an_unknown_key_is_answered_with_the_one_that_was_meant(
 
     assert f"UNSTUCK[{key!r}] = 1 is not a setting" in problem
     assert f"Did you mean {meant!r}?" in problem
+
+
+@pytest.mark.parametrize("token", ["too-short", "0123456789 abcdef", "0123456789abcdé"])
+@pytest.mark.parametrize("key", ["METRICS_TOKEN", "METRIC_TOKEN"])
+def test_a_token_is_never_shown(key: str, token: str) -> None:
+    """Neither one that is wrong, nor one whose key is."""
+    (problem,) = problems_in({key: token})
+
+    assert "METRICS_TOKEN" in problem
+    assert "[redacted]" in problem
+    assert token not in problem
 
 
 @pytest.mark.parametrize("key", ["ZZZ", 7, None, ("a", "b")])
@@ -229,3 +273,10 @@ def test_settings_either_parse_or_have_problems(given: dict[str, Any]) -> None:
 def test_a_time_that_no_clock_can_hold_is_a_problem(key: str, value: float) -> None:
     """Told at the start, not as an OverflowError at the first message."""
     assert problems_in({key: value})
+
+
+def test_the_kind_of_log_that_was_meant_is_named() -> None:
+    """As with keys."""
+    (problem,) = problems_in({"LOGS": "jsn"})
+
+    assert "must be 'plain' or 'json'. Did you mean 'json'?" in problem

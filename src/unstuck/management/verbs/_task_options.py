@@ -64,6 +64,24 @@ def in_force_for(task: Any) -> Iterator[InForce]:
             yield InForce(key.lower(), said[option], TASK)
         else:
             yield InForce(key.lower(), ours[key].value, ours[key].source)
+    source = TASK if "retry_on_deadlock" in said else "unstuck"
+    yield InForce("retry_on_deadlock", said.get("retry_on_deadlock", False), source)
+    yield from _lock(task, said)
+
+
+def _lock(task: Any, said: Mapping[str, Any]) -> Iterator[InForce]:
+    options = task.lock_options_if_good
+    if options is None:
+        return
+    values = {
+        "lock": options.template.text,
+        "lock_wait": options.wait.total_seconds(),
+        "lock_lease": options.lease,
+        "on_busy": options.on_busy.value,
+        "lock_from": options.lock_from.value,
+    }
+    for option, value in values.items():
+        yield InForce(option, value, TASK if option in said else "unstuck")
 
 
 def _limits(task: Any, celery: Mapping[str, InForce]) -> Iterator[InForce]:

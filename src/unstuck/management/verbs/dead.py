@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 from django.db.models import QuerySet
@@ -132,6 +132,8 @@ def _waiting() -> tuple[int | None, str]:
 
 def _show(options: dict[str, Any], out: TextIO) -> int:
     letter = selection.find(options["id"])
+    if ambiguity := _ambiguity(options["id"]):
+        sys.stderr.write(f"{ambiguity}\n")
     if options["json"]:
         payload = {"message": shown.payload(letter)} if options["payload"] else {}
         print_json({**shown.details(letter), **payload}, out)
@@ -267,9 +269,27 @@ def _chosen(options: Mapping[str, Any]) -> QuerySet[DeadLetter]:
     if sum(ways) != 1:
         raise UsageError("Say which: IDs, or --all, or filters such as --task.")
     if options["ids"]:
-        rows = [selection.find(text).pk for text in options["ids"]]
-        return selection.letters().filter(pk__in=rows)
+        return _named(options["ids"], yes=options["yes"])
     return selection.select(**filters)
+
+
+def _named(ids: Sequence[str], *, yes: bool) -> QuerySet[DeadLetter]:
+    """The letters with these ids; somebody at the terminal is asked what may be two."""
+    rows = [selection.find(text).pk for text in ids]
+    for ambiguity in filter(None, map(_ambiguity, ids)):
+        sys.stderr.write(f"{ambiguity}\n")
+        if sys.stdin.isatty() and not asking.confirm("Is the row meant?", yes=yes):
+            raise UsageError("Nothing was done. Write more of the id that is meant.")
+    return selection.letters().filter(pk__in=rows)
+
+
+def _ambiguity(text: str) -> str:
+    """What to say of digits that are a row, and the beginning of ids as well."""
+    rows = selection.rows_begun_by(text.strip())
+    return rows and (
+        f"{text} is taken for the row. The ids of the rows {rows} begin so, too: for one "
+        f"of those write more of it."
+    )
 
 
 def _filters(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from celery import Celery
 from celery.app.utils import find_app
 from django.conf import settings
+from django.urls import NoReverseMatch, reverse
 
 from unstuck.dev.errors import Asked, DevError, ProcessEnded
 from unstuck.dev.lock import only_instance
@@ -141,8 +142,17 @@ def _play(plan: _Plan, processes: Processes) -> None:
     for name, command in plan.extras.items():
         processes.start(name, command)
     processes.wait_until(lambda: answers(plan.port))
-    processes.log.say(f"unstuck dev: http://{address}/ (Ctrl-C ends all)")
+    where = " and ".join(f"http://{address}{path}" for path in ("/", *_dashboard()))
+    processes.log.say(f"unstuck dev: {where} (Ctrl-C ends all)")
     processes.wait_until(lambda: False)
+
+
+def _dashboard() -> tuple[str, ...]:
+    """Where the project has our pages, if it has them."""
+    try:
+        return (reverse("unstuck:overview"),)
+    except NoReverseMatch:
+        return ()
 
 
 def _complain(error: Exception, status: int) -> int:

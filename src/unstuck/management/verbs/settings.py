@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, TextIO
 
-from kombu.utils.url import maybe_sanitize_url
-
 from unstuck import conf, configuration, project
+from unstuck.addresses import safe_url
 from unstuck.configuration import InForce
+from unstuck.core import alerts
 from unstuck.core.errors import UnstuckError
-from unstuck.core.settings import REDACTED_NAMES, problems_in
+from unstuck.core.settings import SECRET_SETTINGS, problems_in
 from unstuck.letters.redact import redacted_kwargs, storable
 from unstuck.management.verbs._output import print_json, print_table
 from unstuck.management.verbs._task_options import (
@@ -26,9 +26,6 @@ from unstuck.management.verbs._task_options import (
 HELP = "each setting in force and where its value came from"
 
 HEADINGS = ("setting", "value", "source")
-
-# Settings have names like "global_keyprefix" that hold no secret.
-SECRET_NAMES = tuple(name for name in REDACTED_NAMES if name != "key")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,5 +140,7 @@ def _shown(row: InForce) -> str:
 
 def _safe(row: InForce) -> Any:
     """The value without passwords, also those within URLs."""
-    value = redacted_kwargs({row.name: row.value}, SECRET_NAMES)[row.name]
-    return maybe_sanitize_url(value) if isinstance(value, str) else value
+    if row.name == "ALERTS":
+        return alerts.shown(row.value)
+    value = redacted_kwargs({row.name: row.value}, SECRET_SETTINGS)[row.name]
+    return safe_url(value) if isinstance(value, str) else value

@@ -7,11 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from unstuck import project
+from unstuck import operations_tasks, project
 from unstuck.core.errors import UnstuckError
 from unstuck.management.verbs._asking import UsageError
 from unstuck.management.verbs._output import one_line, print_json, printable
-from unstuck.worker.remote import STACK_COMMAND
 
 HELP = "show the live stack of a running task, wherever it runs; the task goes on"
 
@@ -36,7 +35,9 @@ def run(options: dict[str, Any], out: TextIO) -> int:
     """Show the stack: 0. Raises ``NotRunning``."""
     if options["timeout"] <= 0:
         raise UsageError(f"--timeout {options['timeout']}: must be above 0 seconds")
-    answers = _ask(options["task_id"], options["timeout"])
+    answers = operations_tasks.stacks(
+        project.our_app(), options["task_id"], seconds=options["timeout"]
+    )
     found = {node: answer for node, answer in answers.items() if answer}
     if not found:
         raise NotRunning(_where_it_is_not(options["task_id"], list(answers)))
@@ -47,13 +48,6 @@ def run(options: dict[str, Any], out: TextIO) -> int:
         else:
             _show(seen, out)
     return 0
-
-
-def _ask(task_id: str, seconds: float) -> dict[str, Mapping[str, Any] | None]:
-    replies = project.our_app().control.broadcast(
-        STACK_COMMAND, arguments={"task_id": task_id}, reply=True, timeout=seconds
-    )
-    return {node: answer for reply in replies or [] for node, answer in reply.items()}
 
 
 def _where_it_is_not(task_id: str, nodes: list[str]) -> str:
