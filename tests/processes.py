@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -12,16 +13,24 @@ import pytest
 
 
 def alive(pids: Iterable[int]) -> list[int]:
-    """Those of `pids` that still run; what only waits to be reaped does not."""
-    return [pid for pid in pids if _state(pid) not in {"", "X", "Z"}]
+    """Those of `pids` that still run; what only waits to be reaped does not.
+
+    In /proc a process is a zombie as soon as its first thread has ended. Until the last
+    one has, its sockets are open, and a server may still hand a message to them.
+    """
+    return [pid for pid in pids if _runs(pid)]
 
 
-def _state(pid: int) -> str:
+def _runs(pid: int) -> bool:
     try:
-        # The name in parentheses may hold anything, so look behind the last one.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        # It is readable when all threads of the process have ended.
+        return not select.select([descriptor], [], [], 0)[0]
+    finally:
+        os.close(descriptor)
 
 
 def in_namespace() -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def test_losses_are_counted(streams: Broker) -> None:
     publish(connection, queue, "poison")
 
     for times in range(3):
-        node = f"node{times}"
+        node = f"{queue.name}-{times}"
         victim = Inbox(streams.connect(node=node), queue)
         victim.wait_for(1)
         assert victim.messages[0].headers.get("x-delivery-count", 0) == times

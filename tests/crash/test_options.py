@@ -166,7 +166,7 @@ def test_autoscale(redis_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> Non
         eventually(lambda: len(node.children_pids) == 2, 20)
         ids = [send(site, "hold", str(site.directory / "go")) for _ in range(6)]
         eventually(lambda: len(site.events("start")) == 4, 30)
-        assert len(node.children_pids) == 5
+        eventually(lambda: len(node.children_pids) == 5, 20)
         (site.directory / "go").touch()
         eventually(lambda: all(site.events("end", id=i) for i in ids), 30)
         eventually(lambda: len(node.children_pids) == 2, 40)
