@@ -53,7 +53,7 @@ def test_losses_are_counted(streams: Broker) -> None:
 
     for times in range(3):
         node = f"{queue.name}-{times}"
-        victim = Inbox(streams.connect(node=node), queue)
+        victim = Inbox(streams.connect(node=node, lease_seconds=60), queue)
         victim.wait_for(1)
         assert victim.messages[0].headers.get("x-delivery-count", 0) == times
         victim.messages[0].requeue()
@@ -68,7 +68,10 @@ def test_losses_are_counted(streams: Broker) -> None:
 
 
 def _reap(streams: Broker, node: str, queue: kombu.Queue) -> None:
-    """Take over from a node, whether it lives or not."""
+    """Take over from a node, whether it lives or not.
+
+    One that lives comes back when it renews its lease next, so that must be long.
+    """
     successor = streams.connect(node=f"after-{node}", predecessors=[node])
     inbox = Inbox(successor, new_queue())
     with streams.client() as client:
@@ -569,7 +572,7 @@ def test_what_is_no_message_may_be_lost_and_given_back(streams: Broker) -> None:
     with streams.client() as client:
         for content in BAD:
             client.xadd(f"unstuck:queue:{queue.name}:0", {"m": content})
-    lost = Inbox(streams.connect(node="lost"), queue)
+    lost = Inbox(streams.connect(node="lost", lease_seconds=60), queue)
     eventually(lambda: len(_drained(lost)) == len(BAD))
     lost.cancel()
     _reap(streams, "lost", queue)
