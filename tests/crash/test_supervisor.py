@@ -187,7 +187,7 @@ def test_a_supervisor_that_is_killed_takes_all_with_it(
         running = send(site, "hold", str(site.directory / "never"))
         eventually(lambda: site.events("start", id=running), 20)
         eventually(lambda: len(node.companions_pids) == 2, 20)
-        assert len(node.children_pids) == 3
+        eventually(lambda: len(node.children_pids) == 3, 20)
         below = tether.descendants(node.supervisor_pid)
 
         os.kill(node.supervisor_pid, signal.SIGKILL)
@@ -335,7 +335,7 @@ def test_beat_is_kept_alive(request: pytest.FixtureRequest, broker: str) -> None
         new_beat = site.events("beat")[-1]["pid"]
         count = len(site.events("tick"))
         eventually(lambda: len(site.events("tick")) > count + 2, 30)
-        assert set(node.companions_pids) == {new_beat, recorder}
+        eventually(lambda: set(node.companions_pids) == {new_beat, recorder}, 20)
 
         os.kill(recorder, signal.SIGKILL)
         eventually(lambda: recorder not in node.companions_pids, 10)
