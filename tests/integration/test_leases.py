@@ -100,7 +100,7 @@ def test_a_server_that_is_away_is_asked_again(
     own_valkey.stop()
     before = time.monotonic()
     leases.died(member)
-    assert time.monotonic() - before < 1
+    assert time.monotonic() - before < 5
     own_valkey.start()
 
     eventually(lambda: not locks.is_held(held), 15)
