@@ -7,7 +7,6 @@ import select
 import shutil
 import subprocess
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
