@@ -152,7 +152,7 @@ def _in_streams(
                 places.append(Place(state, {**_facts(stored), **place}))
         if not found.is_whole:
             untold.append(Untold("queue", name, found.looked_at))
-    for name in delayed:
+    for name in delayed[:MOST_QUEUES]:
         waiting, is_all = channel.delayed_with(name, text, until)
         for one in waiting:
             stored = _of_task(channel, one.content, name, task_id)

@@ -42,6 +42,15 @@ def test_what_is_due_first_is_listed_first(streams: Broker) -> None:
     assert channel.count_delayed([queue.name, "no"]) == {queue.name: 3, "no": 0}
 
 
+def test_all_queues_with_delayed_messages_are_listed(streams: Broker) -> None:
+    """However many they are: those that are left out nobody would look through."""
+    names = [f"q{number:04}" for number in range(1_500)]
+    with streams.client() as client:
+        client.zadd("unstuck:due", {name: at for at, name in enumerate(names)})
+
+    assert streams.connect().default_channel.queues_with_delayed() == names
+
+
 def test_all_are_listed_a_few_at_a_time(streams: Broker) -> None:
     """Each once, also those of one instant, more than are read at a time."""
     connection, queue = streams.connect(), new_queue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,10 +11,13 @@ from django.db.models import Max
 
 from unstuck import queues
 from unstuck.core.clock import system_clock
+from unstuck.fields import Fields
 from unstuck.models import Node, QueueSample
 from unstuck.queues import QueueFacts
 from unstuck.recorder.database import writing
 from unstuck.recorder.sound import number, short
+
+logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 15.0
 COUNT_SECONDS = 10.0
@@ -36,6 +40,7 @@ class Samples:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._counted: tuple[datetime, list[QueueFacts]] | None = None
+        self._left_out = 0
 
     def take(self) -> bool:
         """Count all queues of the fleet, or store what was counted; whether that is due.
@@ -44,12 +49,22 @@ class Samples:
         """
         if self._counted is None:
             names = _names(self._app)
-            found = queues.count(self._app, names, within=COUNT_SECONDS)
+            self._tell_of_those_left_out(len(names[MOST_QUEUES:]))
+            found = queues.count(self._app, names[:MOST_QUEUES], within=COUNT_SECONDS)
             self._counted = (system_clock(), found)
             return True
         (at, found), self._counted = self._counted, None
         store(at, found)
         return False
+
+    def _tell_of_those_left_out(self, number: int) -> None:
+        if number and not self._left_out:
+            logger.warning(
+                "There are too many queues to count them all; the others have no depth "
+                "and no alerts: %(fields)s",
+                Fields(counted=MOST_QUEUES, left_out=number),
+            )
+        self._left_out = number
 
 
 def _names(app: Any) -> list[str]:
@@ -60,7 +75,7 @@ def _names(app: Any) -> list[str]:
         told = [
             name for known in nodes.values_list("queues", flat=True) for name in known
         ]
-    return list(dict.fromkeys([*queues.names_of(app), *sorted(told)]))[:MOST_QUEUES]
+    return list(dict.fromkeys([*queues.names_of(app), *sorted(told)]))
 
 
 def store(at: datetime, found: Sequence[QueueFacts]) -> None:

@@ -21,7 +21,6 @@ AT_ONCE = 500
 WHOLE_AT_ONCE = 20
 """Of messages that are read as a whole: one may have megabytes."""
 
-MOST_QUEUES = 500
 GLOB = str.maketrans({char: f"\\{char}" for char in "\\*?[]"})
 
 
@@ -59,7 +58,7 @@ class Search:
 
 def queues_with_delayed(client: Any, keys: Keys) -> list[str]:
     """The queues that have delayed messages, those that are due first in front."""
-    names = client.execute_command("ZRANGE", keys.due, 0, MOST_QUEUES - 1)
+    names = client.execute_command("ZRANGE", keys.due, 0, -1)
     return [bytes_to_str(name) for name in names]
 
 

@@ -69,6 +69,24 @@ def test_it_counts_in_one_turn_and_stores_in_the_next(app: Celery) -> None:
     assert system_clock() - QueueSample.objects.first().at < timedelta(minutes=1)
 
 
+def test_those_that_are_too_many_are_told_once(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that nobody counts have no samples, and nobody would notice."""
+    monkeypatch.setattr(samples, "MOST_QUEUES", 2)
+    node("one@host", "media", "celery", "mail")
+    own = Samples(app)
+
+    for _ in range(4):
+        own.take()
+
+    assert {name for name, *_ in stored()} == {"celery", "unstuck.dead"}
+    assert [record.getMessage() for record in caplog.records] == [
+        "There are too many queues to count them all; the others have no depth and no "
+        "alerts: counted=2 left_out=2"
+    ]
+
+
 def test_a_broker_that_is_away_leaves_a_gap(
     app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
