@@ -6,6 +6,7 @@ The command line, the admin and the dashboard call these functions and no others
 from __future__ import annotations
 
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,11 +21,11 @@ from django.db.models import Max, QuerySet
 from django.utils import timezone
 from kombu.exceptions import KombuError
 
-from unstuck import conf
+from unstuck import audit, conf
 from unstuck.core.errors import BrokerUnreachable, PurgeError, ReplayError
-from unstuck.letters.redact import redacted_args, redacted_kwargs, storable
+from unstuck.letters.redact import redacted_args, redacted_kwargs
 from unstuck.letters.replay import replay
-from unstuck.models import AuditEntry, DeadLetter
+from unstuck.models import DeadLetter
 from unstuck.selection import letters
 
 AUDITED_IDS = 100
@@ -81,13 +82,11 @@ def replay_letter(
     replayed as asked, and ``BrokerUnreachable`` when the broker does not take it; then
     nothing has changed.
     """
-    now = timezone.now()
+    now, task_id = timezone.now(), str(uuid.uuid4())
     with transaction.atomic(using=conf.current().database):
         # The claim keeps the row until the end of the transaction: a second operator
         # waits here, and then finds it replayed.
         _claim(letter, now, again)
-        with broker_errors(app):
-            task_id = replay(app, letter.stored_message(), args=args, kwargs=kwargs)
         letters().filter(pk=letter.pk).update(replayed_as=task_id)
         details = {
             **_facts(letter),
@@ -95,7 +94,12 @@ def replay_letter(
             "again": again,
             **_edits(app, letter, args, kwargs),
         }
-        _audit(who, "replay", why, letter.task_id or str(letter.letter_id), details)
+        target = letter.task_id or str(letter.letter_id)
+        audit.record("replay", target, who=who, why=why, details=details)
+        # Last: what was sent stays sent, whatever the database says to all of this.
+        message = letter.stored_message()
+        with broker_errors(app):
+            replay(app, message, task_id=task_id, args=args, kwargs=kwargs)
     letter.replayed_at, letter.replayed_as = now, task_id
     return task_id
 
@@ -158,7 +162,8 @@ def purge(queryset: QuerySet[DeadLetter], *, who: str, why: str) -> int:
                 "reasons": dict(Counter(reason for _, _, reason in found)),
                 "task_ids": [task_id for _, task_id, _ in found[:AUDITED_IDS]],
             }
-            _audit(who, "purge", why, f"{len(found)} dead letters", details)
+            target = f"{len(found)} dead letters"
+            audit.record("purge", target, who=who, why=why, details=details)
     return len(found)
 
 
@@ -209,23 +214,15 @@ def _edits(
     args: Sequence[Any] | None,
     kwargs: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The arguments that were given anew, as they may be stored."""
+    """The arguments that were given anew, as they may be shown."""
     names = conf.current().redact
     edits: dict[str, Any] = {}
     if args is not None:
         task = app.tasks.get(letter.task_name)
-        edits["args"] = storable(redacted_args(args, task, names))
+        edits["args"] = redacted_args(args, task, names)
     if kwargs is not None:
-        edits["kwargs"] = storable(redacted_kwargs(kwargs, names))
+        edits["kwargs"] = redacted_kwargs(kwargs, names)
     return edits
-
-
-def _audit(
-    who: str, what: str, why: str, target: str, details: Mapping[str, Any]
-) -> None:
-    AuditEntry.objects.using(conf.current().database).create(
-        who=who[:255], what=what, why=why, target=target[:255], details=dict(details)
-    )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -59,7 +59,7 @@ def replay(site: Site, task_id: str) -> None:
         "from unstuck.models import DeadLetter\n"
         "from unstuck.tracing import flush\n"
         f"letter = DeadLetter.objects.get(task_id={task_id!r})\n"
-        "answer = replay(app, letter.stored_message())\n"
+        "answer = replay(app, letter.stored_message(), task_id='again')\n"
         "flush()"
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import DatabaseError
 from kombu.exceptions import OperationalError
 
 from tests.unit.dead import archived, published
@@ -82,6 +83,42 @@ def test_a_replay_leaves_an_audit_entry(app: Celery) -> None:
     assert (entry.who, entry.what, entry.why) == ("alice", "replay", "fixed in 1.2")
     assert entry.target == letter.task_id
     assert entry.details["replayed_as"] == task_id
+
+
+@pytest.mark.parametrize("text", ["a\x00", "\udce9"])
+def test_what_no_database_takes_is_written_as_far_as_it_can_be(
+    app: Celery, text: str
+) -> None:
+    """A replay that is sent and whose record fails would be sent twice."""
+    letter = archived(app)
+
+    replay_letter(app, letter, who=text, why=text, args=[text])
+
+    assert len(published(app)) == 1
+    letter.refresh_from_db()
+    assert letter.replayed_at is not None
+    entry = AuditEntry.objects.get()
+    written = text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    assert [entry.who, entry.why, *entry.details["args"]] == [written] * 3
+
+
+def test_a_replay_that_cannot_be_written_is_not_sent(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would know of it."""
+    letter = archived(app)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise DatabaseError("the connection is lost")
+
+    monkeypatch.setattr(AuditEntry, "save", away)
+
+    with pytest.raises(DatabaseError):
+        replay_letter(app, letter, who="alice")
+
+    assert published(app) == []
+    letter.refresh_from_db()
+    assert letter.replayed_at is None
 
 
 def test_a_letter_is_replayed_once(app: Celery) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,10 +23,11 @@ def replay(
     app: Any,
     message: StoredMessage,
     *,
+    task_id: str,
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
-) -> str:
-    """Publish the message anew, its body byte for byte; returns the new task id.
+) -> None:
+    """Publish the message anew under a new task id, its body byte for byte.
 
     ``args`` and ``kwargs`` replace those in the body; they are checked against the
     signature of the task.
@@ -42,7 +42,6 @@ def replay(
     body = message.body
     if args is not None or kwargs is not None:
         body = _edited(app, message, args, kwargs)
-    task_id = str(uuid.uuid4())
     headers = {
         name: value
         for name, value in message.headers.items()
@@ -68,7 +67,6 @@ def replay(
     )
     with tracing.publishing(about, again=message.headers) as trace:
         queue.put_back(app, again.with_headers(**trace))
-    return task_id
 
 
 def arguments_of(
