@@ -179,7 +179,7 @@ def broker_errors(app: Any) -> Iterator[None]:
         yield
     except (KombuError, OSError, *known) as error:
         raise BrokerUnreachable(
-            f"The broker at {connection.as_uri()} did not do it: "
+            f"The broker at {connection.as_uri()} failed: "
             f"{str(error) or type(error).__name__}"
         ) from error
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from unstuck import conf
-from unstuck.core.errors import LocksUnreachable, ReleaseError
+from unstuck import audit
+from unstuck.core.errors import ReleaseError
+from unstuck.letters.redact import clean
 from unstuck.locks import backends
 from unstuck.locks.backend import Held, Owner
-from unstuck.models import AuditEntry
 
 RELEASE = "release lock"
 
@@ -35,23 +35,14 @@ def release_lock(name: str, *, who: str, why: str) -> Held:
             f"To release the lock {name!r} needs a reason, because its holder may still "
             f"be at work."
         )
-    # First, and with nothing but a name: what is done must be written somewhere.
-    entry = AuditEntry.objects.using(conf.current().database).create(
-        who=who[:255], what=RELEASE, why=why, target=name[:255], details={"lock": name}
-    )
-    try:
-        held = backends.current().evict(name, f"{who}: {why}")
+    details = {"lock": name}
+    with audit.recorded(RELEASE, name, who=who, why=why, details=details) as deed:
+        deed.begins()
+        held = backends.current().evict(name, clean(f"{who}: {why}"))
+        deed.is_answered()
         if held is None:
             raise _not_held(name)
-    except LocksUnreachable as error:
-        entry.details = {"lock": name, "unknown": str(error)}
-        entry.save()
-        raise
-    except BaseException:
-        entry.delete()
-        raise
-    entry.details = {"lock": name, "fence": held.fence, "holder": facts_of(held.owner)}
-    entry.save()
+        deed.details |= {"fence": held.fence, "holder": facts_of(held.owner)}
     return held
 
 

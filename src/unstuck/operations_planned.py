@@ -9,21 +9,20 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from celery.app.task import Context
 
-from unstuck import conf, project, remote
+from unstuck import audit, project, remote
+from unstuck.audit import Deed, InDoubt
 from unstuck.core import broker
 from unstuck.core.errors import BrokerUnreachable, ControlError
-from unstuck.fields import Fields, worded
+from unstuck.fields import Fields
 from unstuck.letters.message import StoredMessage
 from unstuck.letters.queue import asking
 from unstuck.letters.replay import body_of
 from unstuck.locks import backends
-from unstuck.models import AuditEntry
 from unstuck.operations import broker_errors
 from unstuck.worker import unique
 
@@ -33,10 +32,6 @@ RUN_NOW, DROP = "run task now", "drop task"
 
 LOOK_SECONDS = 5.0
 """So long a server is searched for one message, however many there are."""
-
-
-class InDoubt(ControlError):
-    """It was done, or it was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +56,10 @@ def run_now(
     nobody can say whether it was done, and the audit entry says that.
     """
     _demand_reason(task_id, why, "run")
-    with _audited(RUN_NOW, task_id, who, why) as deed:
-        taken = next(_taken(app, task_id, due_ms, _for_now, deed), None)
+    details = {"task_id": task_id}
+    with audit.recorded(RUN_NOW, task_id, who=who, why=why, details=details) as deed:
+        away = _Away(deed)
+        taken = next(_taken(app, task_id, due_ms, _for_now, away), None)
         if taken is None:
             raise ControlError(_not_there(app, task_id))
     return taken.queue
@@ -87,57 +84,47 @@ def drop_task(
     ``BrokerUnreachable``. Then nothing has changed. ``InDoubt`` as ``run_now``.
     """
     _demand_reason(task_id, why, "drop")
-    with _audited(DROP, task_id, who, why) as deed:
+    details = {"task_id": task_id}
+    with audit.recorded(DROP, task_id, who=who, why=why, details=details) as deed:
+        away = _Away(deed)
         try:
-            for taken in _taken(app, task_id, due_ms, lambda content: None, deed):
-                if len(deed.taken) == 1:  # Its chord counts it once.
+            for taken in _taken(app, task_id, due_ms, lambda content: None, away):
+                if len(away.messages) == 1:  # Its chord counts it once.
                     _end_as_revoked(app, task_id, taken)
         except BrokerUnreachable as error:
-            if deed.taken:
+            if away.messages:
                 raise _second_in_doubt(task_id, str(error)) from error
             raise
-        if deed.taken:
-            return Dropped(deed.taken[0].queue)
-        arguments = {"task_id": task_id}
-        with deed.in_doubt_but_for(Exception):
-            answers = remote.broadcast(app, "revoke", arguments, seconds=seconds)
+        if away.messages:
+            return Dropped(away.messages[0].queue)
+        answers = remote.broadcast(
+            app, "revoke", {"task_id": task_id}, seconds=seconds, begins=deed.begins
+        )
+        deed.is_answered()
         told = sorted(node for node in answers if remote.agreed(answers[node]))
         if not told:
             raise ControlError(
                 f"{task_id} does not wait on the broker where it could be taken away, and "
                 f"no node answered that could be told to drop it."
             )
-        deed.entry.details["told"] = told
+        deed.details["told"] = told
         return Dropped("", tuple(told))
 
 
 @dataclass(slots=True)
-class _Deed:
-    """What is done while its audit entry is there already."""
+class _Away:
+    """The messages that a deed has taken away."""
 
-    entry: AuditEntry
-    taken: list[StoredMessage] = field(default_factory=list)
-    """Messages that are away, which no error changes."""
-
-    in_doubt: bool = False
+    deed: Deed
+    messages: list[StoredMessage] = field(default_factory=list)
 
     def note(self, message: StoredMessage) -> None:
         """This one was taken away."""
-        self.taken.append(message)
-        self.entry.details = {**_facts(self.taken[0]), **self.entry.details}
-        if len(self.taken) > 1:
-            self.entry.details["messages"] = len(self.taken)
-
-    @contextmanager
-    def in_doubt_but_for(self, refusal: type[Exception]) -> Iterator[None]:
-        """Somebody is asked to do it: any other error leaves in doubt what he did."""
-        try:
-            yield
-        except refusal:
-            raise
-        except BaseException:
-            self.in_doubt = True
-            raise
+        self.messages.append(message)
+        self.deed.is_done = True
+        self.deed.details = {**_facts(self.messages[0]), **self.deed.details}
+        if len(self.messages) > 1:
+            self.deed.details["messages"] = len(self.messages)
 
 
 def _taken(
@@ -145,7 +132,7 @@ def _taken(
     task_id: str,
     due_ms: int | None,
     instead_of: Callable[[str], str | None],
-    deed: _Deed,
+    away: _Away,
 ) -> Iterator[StoredMessage]:
     """Take messages that wait for their time away, one by one, and note each."""
     waits_otherwise = False
@@ -153,16 +140,16 @@ def _taken(
         channel = broker.lasting(connection.default_channel)
         if channel is None:
             return
-        for delayed, stored in _delayed_of(channel, task_id, deed):
+        for delayed, stored in _delayed_of(channel, task_id, away):
             if due_ms not in (None, round(delayed.due_at * 1000)):
                 waits_otherwise = True
                 continue
-            with deed.in_doubt_but_for(channel.ResponseError):
+            with away.deed.in_doubt_but_for(channel.ResponseError):
                 if _is_taken(channel, task_id, delayed, instead_of(delayed.content)):
-                    deed.note(stored)
-            if deed.taken and deed.taken[-1] is stored:
+                    away.note(stored)
+            if away.messages and away.messages[-1] is stored:
                 yield stored
-    if waits_otherwise and not deed.taken:
+    if waits_otherwise and not away.messages:
         raise ControlError(
             f"{task_id} waits for another time by now. Look again before you act."
         )
@@ -192,7 +179,7 @@ def _facts(message: StoredMessage) -> dict[str, Any]:
 
 
 def _delayed_of(
-    channel: Any, task_id: str, deed: _Deed
+    channel: Any, task_id: str, away: _Away
 ) -> Iterator[tuple[Any, StoredMessage]]:
     until = time.monotonic() + LOOK_SECONDS
     # As JSON has it: an id may be any text.
@@ -203,7 +190,7 @@ def _delayed_of(
             stored = StoredMessage.in_envelope(channel, delayed.content, queue)
             if stored is not None and stored.headers.get("id") == task_id:
                 yield delayed, stored
-        if not is_all and deed.taken:
+        if not is_all and away.messages:
             why = f"not all could be looked through within {LOOK_SECONDS:g} s."
             raise _second_in_doubt(task_id, why)
         if not is_all:
@@ -263,31 +250,3 @@ def _demand_reason(task_id: str, why: str, verb: str) -> None:
         raise ControlError(
             f"To {verb} the task {task_id} needs a reason, because others will ask why."
         )
-
-
-@contextmanager
-def _audited(what: str, task_id: str, who: str, why: str) -> Iterator[_Deed]:
-    """An entry that is written first, as what is done must be written somewhere.
-
-    It goes again if nothing was done, and says so if nobody knows.
-    """
-    entry = AuditEntry.objects.using(conf.current().database).create(
-        who=who[:255],
-        what=what,
-        why=why,
-        target=task_id[:255],
-        details={"task_id": task_id},
-    )
-    deed = _Deed(entry)
-    try:
-        yield deed
-    except BaseException as error:
-        if deed.in_doubt or isinstance(error, InDoubt):
-            entry.details["unknown"] = worded(error)
-            entry.save()
-        elif deed.taken:
-            entry.save()
-        else:
-            entry.delete()
-        raise
-    entry.save()

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unstuck import conf, remote
+from unstuck import audit, conf, remote
 from unstuck.core.errors import ControlError
 from unstuck.models import AuditEntry, Node
+from unstuck.recorder.sound import short
 
 PAUSE, RESUME = "pause queue", "resume queue"
 
@@ -42,7 +43,8 @@ def pause_queue(
     They alone remember it: one that is started anew consumes the queue again.
 
     Raises ``ControlError`` without a reason, and when no node that answers consumes it;
-    and ``BrokerUnreachable``. Then nothing has changed.
+    and ``BrokerUnreachable``. Then nothing has changed. Raises ``InDoubt`` when the broker
+    is lost after nodes may have been told, and the audit entry says that.
     """
     _demand_reason(name, why, "pause")
     consumers = _consumers(app, name, seconds)
@@ -79,7 +81,8 @@ def resume_queue(
 
 def last_pause(name: str) -> AuditEntry | None:
     """The pause of a queue that nobody has ended by a resume."""
-    last = _entries().filter(what__in=COMMANDS, target=name[:255]).first()
+    entries = AuditEntry.objects.using(conf.current().database)
+    last = entries.filter(what__in=COMMANDS, target=short(name)).first()
     return last if last is not None and last.what == PAUSE else None
 
 
@@ -124,25 +127,22 @@ def _tell(
     why: str,
     seconds: float,
 ) -> Told:
-    # First: what is done must be written somewhere.
-    entry = _entries().create(
-        who=who[:255], what=what, why=why, target=name[:255], details={"queue": name}
-    )
-    try:
+    details = {"queue": name}
+    with audit.recorded(what, name, who=who, why=why, details=details) as deed:
         answers = remote.broadcast(
-            app, COMMANDS[what], {"queue": name}, nodes=nodes, seconds=seconds
+            app,
+            COMMANDS[what],
+            {"queue": name},
+            nodes=nodes,
+            seconds=seconds,
+            begins=deed.begins,
         )
-    except BaseException:
-        entry.delete()
-        raise
-    told = _read(nodes, answers)
-    entry.details = {
-        "queue": name,
-        "done": list(told.done),
-        "failed": dict(told.failed),
-        "silent": list(told.silent),
-    }
-    entry.save()
+        told = _read(nodes, answers)
+        deed.details |= {
+            "done": told.done,
+            "failed": told.failed,
+            "silent": told.silent,
+        }
     return told
 
 
@@ -157,7 +157,3 @@ def _read(nodes: Sequence[str], answers: Mapping[str, Any]) -> Told:
         },
         silent=tuple(node for node in nodes if node not in answers),
     )
-
-
-def _entries() -> Any:
-    return AuditEntry.objects.using(conf.current().database)

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unstuck import conf, remote
+from unstuck import audit, remote
 from unstuck.core.errors import ControlError
-from unstuck.models import AuditEntry
 from unstuck.worker.remote import STACK_COMMAND
 
 STOP = "stop task"
@@ -67,35 +66,26 @@ def stop_task(
     answer in time may still do it later.
 
     Raises ``ControlError`` without a reason, and ``BrokerUnreachable``; then nothing has
-    changed.
+    changed. Raises ``InDoubt`` when the broker is lost after nodes may have been told, and
+    the audit entry says that.
     """
     if not why.strip():
         raise ControlError(
             f"To stop the task {task_id} needs a reason, because what it did so far stays "
             f"done and the rest is not."
         )
-    # First: what is done must be written somewhere.
-    entry = AuditEntry.objects.using(conf.current().database).create(
-        who=who[:255],
-        what=STOP,
-        why=why,
-        target=task_id[:255],
-        details={"task_id": task_id},
-    )
     arguments = {"task_id": task_id, "terminate": True, "signal": "SIGTERM"}
-    try:
-        answers = remote.broadcast(app, "revoke", arguments, seconds=seconds)
-    except BaseException:
-        entry.delete()
-        raise
-    stopped = _read(answers)
-    entry.details = {
-        "task_id": task_id,
-        "stopped_on": list(stopped.on),
-        "not_there": list(stopped.elsewhere),
-        "failed": dict(stopped.failed),
-    }
-    entry.save()
+    details = {"task_id": task_id}
+    with audit.recorded(STOP, task_id, who=who, why=why, details=details) as deed:
+        answers = remote.broadcast(
+            app, "revoke", arguments, seconds=seconds, begins=deed.begins
+        )
+        stopped = _read(answers)
+        deed.details |= {
+            "stopped_on": stopped.on,
+            "not_there": stopped.elsewhere,
+            "failed": stopped.failed,
+        }
     return stopped
 
 

@@ -42,13 +42,17 @@ def broadcast(
     enough: int | None = None,
     seconds: float = ANSWER_SECONDS,
     heard: Callable[[Mapping[str, Any]], object] | None = None,
+    begins: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """What each node answered, of all or of those named; who was silent is not in it.
 
     The time is over so long after the last answer, or with so many as are ``enough``;
-    ``heard`` is called with each as it comes. Raises ``BrokerUnreachable``.
+    ``heard`` is called with each as it comes. Raises ``BrokerUnreachable``. Before
+    ``begins`` is called nobody was told anything; after it all may have been, whatever
+    is raised.
     """
     with broker_errors(app), asking(app) as connection:
+        begins()
         replies = app.control.broadcast(
             command,
             arguments=dict(arguments),

@@ -175,4 +175,21 @@ def test_locks_that_cannot_be_reached(
     assert unstuck("locks", "release", "report:42", *REASON) == 1
     assert unstuck("locks", "list") == 1
     assert "The server did not do it." in capsys.readouterr().err
-    assert AuditEntry.objects.get().details["unknown"] == "The server did not do it."
+    unknown = AuditEntry.objects.get().details["unknown"]
+    assert unknown == "LocksUnreachable: The server did not do it."
+
+
+def test_who_does_not_wait_for_the_answer_leaves_an_entry(
+    held: int, locks: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock may be released."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(locks, "evict", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        operations_locks.release_lock("report:42", who="olga", why="gone")
+
+    assert AuditEntry.objects.get().details["unknown"] == "KeyboardInterrupt"

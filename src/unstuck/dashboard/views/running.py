@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from unstuck import operations_tasks, project
+from unstuck.audit import InDoubt
 from unstuck.core.errors import BrokerUnreachable, NoApp
 from unstuck.dashboard.access import OPERATE, Viewer
 from unstuck.dashboard.page import page, show
@@ -59,11 +60,14 @@ def stop(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     told: Part[Stopped] = Part()
     if request.method == "POST" and task_id:
         if why:
-            told = asked(
-                lambda: operations_tasks.stop_task(
-                    _app(), task_id, who=viewer.name, why=why
+            try:
+                told = asked(
+                    lambda: operations_tasks.stop_task(
+                        _app(), task_id, who=viewer.name, why=why
+                    )
                 )
-            )
+            except InDoubt as error:
+                messages.error(request, str(error))
         else:
             text = _("Give a reason: what the task did so far stays done.")
             messages.error(request, text)
