@@ -16,6 +16,7 @@ from unstuck import BrokerUnreachable, Celery
 from unstuck.core.clock import system_clock
 from unstuck.core.verdict import Reason
 from unstuck.letters import queue
+from unstuck.management.verbs import _asking
 from unstuck.models import AuditEntry, DeadLetter
 
 pytestmark = pytest.mark.django_db
@@ -408,6 +409,26 @@ def test_purge_of_all_needs_yes_where_nobody_can_be_asked(
     assert unstuck("dead", "purge", "--all", "--why", "noise") == 2
 
     assert DeadLetter.objects.exists()
+
+
+@pytest.mark.parametrize("words", [("replay",), ("purge", "--why", "noise")])
+def test_what_is_buried_after_the_question_is_left_alone(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Whoever says yes to one letter does not mean two."""
+    archived(app)
+    late: list[DeadLetter] = []
+
+    def confirm(question: str, *, yes: bool) -> bool:
+        assert "1 dead letter" in question
+        late.append(archived(app))
+        return True
+
+    monkeypatch.setattr(_asking, "confirm", confirm)
+
+    assert unstuck("dead", *words, "--all") == 0
+
+    assert list(DeadLetter.objects.filter(replayed_at=None)) == late
 
 
 def test_archive_stores_what_waits_on_the_broker(

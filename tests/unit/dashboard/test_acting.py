@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from django.test import Client
+from django.test import Client, override_settings
 from django.urls import reverse
 
 from tests.unit.dead import archived, buried, published
@@ -69,6 +69,17 @@ def test_one_is_replayed_once(operator: Client, app: Celery) -> None:
     ]
 
 
+def upto(client: Client, url: str) -> str:
+    """Of the page that asks: the newest letter that it is about."""
+    page = client.get(url).content.decode()
+    return page.partition('name="upto" value="')[2].partition('"')[0]
+
+
+def agree(client: Client, url: str, data: dict[str, str]) -> Any:
+    """Look at the page that asks, and agree to what it shows."""
+    return client.post(url, {"upto": upto(client, url), **data})
+
+
 def follow(client: Client, response: Any, most: int = 20, **data: str) -> Any:
     """Press "Go on" until the run is over; the last page."""
     for _ in range(most):
@@ -88,7 +99,9 @@ def test_all_that_fit_are_replayed_step_by_step(
         archived(app)
     other = archived(app, reason=Reason.LOST)
 
-    first = operator.post(f"{REPLAY}?all=1&reason=failed", {"why": "fixed", "rate": ""})
+    first = agree(
+        operator, f"{REPLAY}?all=1&reason=failed", {"why": "fixed", "rate": ""}
+    )
     so_far = DeadLetter.objects.filter(replayed_at__isnull=False).count()
     page = follow(operator, first)
 
@@ -107,7 +120,7 @@ def test_what_is_buried_meanwhile_is_left_alone(
     monkeypatch.setattr(redrive, "MOST_IN_A_STEP", 1)
     archived(app)
     archived(app)
-    first = operator.post(f"{REPLAY}?all=1", {"rate": ""})
+    first = agree(operator, f"{REPLAY}?all=1", {"rate": ""})
     late = archived(app)
 
     follow(operator, first)
@@ -115,6 +128,37 @@ def test_what_is_buried_meanwhile_is_left_alone(
     late.refresh_from_db()
     assert late.replayed_at is None
     assert len(published(app)) == 2
+
+
+def test_what_is_buried_while_the_page_is_shown_is_left_alone(
+    operator: Client, app: Celery
+) -> None:
+    """Nobody has agreed to it; a request that agrees to nothing replays nothing."""
+    url = f"{REPLAY}?all=1"
+    archived(app)
+    archived(app)
+    shown = upto(operator, url)
+    late = archived(app)
+
+    operator.post(url, {"rate": "", "upto": shown})
+    operator.post(url, {"rate": ""})
+
+    late.refresh_from_db()
+    assert late.replayed_at is None
+    assert len(published(app)) == 2
+
+
+@override_settings(USE_THOUSAND_SEPARATOR=True)
+@pytest.mark.parametrize("url", [REPLAY, PURGE])
+def test_numbers_for_people_are_not_those_for_forms(
+    operator: Client, app: Celery, url: str
+) -> None:
+    """However the project writes large ones."""
+    first = archived(app)
+    DeadLetter.objects.filter(pk=first.pk).update(id=1234567)
+    archived(app)
+
+    assert upto(operator, f"{url}?all=1") == "1234568"
 
 
 def test_a_canary_goes_alone(
@@ -126,7 +170,7 @@ def test_a_canary_goes_alone(
         archived(app)
 
     asked = {"rate": "", "canary": "1", "go": "1"}
-    first = operator.post(f"{REPLAY}?all=1", asked)
+    first = agree(operator, f"{REPLAY}?all=1", asked)
     page = operator.get(first["Location"])
 
     assert len(published(app)) == 1
@@ -143,7 +187,7 @@ def test_a_canary_that_dies_stops_the_run(
     monkeypatch.setattr(redrive, "CANARY_SECONDS", 0.0)
     for _ in range(3):
         archived(app)
-    first = operator.post(f"{REPLAY}?all=1", {"rate": "", "canary": "1"})
+    first = agree(operator, f"{REPLAY}?all=1", {"rate": "", "canary": "1"})
     (canary,) = published(app)
     archive.store(app, [buried(app, task_id=canary.headers["id"])])
 
@@ -160,7 +204,7 @@ def test_a_run_stops_when_its_replays_die(
     monkeypatch.setattr(redrive, "MOST_IN_A_STEP", 3)
     for _ in range(6):
         archived(app)
-    first = operator.post(f"{REPLAY}?all=1", {"rate": ""})
+    first = agree(operator, f"{REPLAY}?all=1", {"rate": ""})
     for message in published(app):
         archive.store(app, [buried(app, task_id=message.headers["id"])])
 
@@ -179,7 +223,7 @@ def test_letters_that_cannot_be_replayed_do_not_hold_up_the_others(
     DeadLetter.objects.filter(pk=odd.pk).update(queue="")
     archived(app)
 
-    first = operator.post(f"{REPLAY}?all=1", {"rate": ""})
+    first = agree(operator, f"{REPLAY}?all=1", {"rate": ""})
     said = operator.get(first["Location"]).content
     page = follow(operator, first)
 
@@ -196,7 +240,7 @@ def test_a_rate_that_cannot_be_is_told(
     archived(app)
     archived(app)
 
-    page = operator.post(f"{REPLAY}?all=1", {"rate": rate})
+    page = agree(operator, f"{REPLAY}?all=1", {"rate": rate})
 
     assert b"The rate must be a number" in page.content
     assert published(app) == []
@@ -205,7 +249,7 @@ def test_a_rate_that_cannot_be_is_told(
 def test_a_run_that_somebody_made_up_is_none(operator: Client, app: Celery) -> None:
     """The address of a run is signed."""
     archived(app)
-    first = operator.post(f"{REPLAY}?all=1", {"rate": ""})
+    first = agree(operator, f"{REPLAY}?all=1", {"rate": ""})
     parts = urlsplit(first["Location"])
     (run,) = parse_qs(parts.query)["run"]
 
@@ -233,11 +277,10 @@ def test_a_purge_takes_what_was_confirmed(operator: Client, app: Celery) -> None
     """Neither letters that were buried since, nor those that do not fit."""
     first = archived(app)
     other = archived(app, reason=Reason.LOST)
-    page = operator.get(f"{PURGE}?all=1&reason=failed")
-    upto = page.content.decode().partition('name="upto" value="')[2].partition('"')[0]
+    shown = upto(operator, f"{PURGE}?all=1&reason=failed")
     late = archived(app)
 
-    operator.post(f"{PURGE}?all=1&reason=failed", {"why": "known", "upto": upto})
+    operator.post(f"{PURGE}?all=1&reason=failed", {"why": "known", "upto": shown})
 
     left = set(DeadLetter.objects.values_list("pk", flat=True))
     assert left == {other.pk, late.pk}

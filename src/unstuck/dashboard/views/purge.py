@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import messages
-from django.db.models import Max, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -16,7 +14,7 @@ from unstuck.dashboard.access import OPERATE, Viewer
 from unstuck.dashboard.filters import Chosen
 from unstuck.dashboard.page import page, show
 from unstuck.dashboard.reading import reading
-from unstuck.dashboard.views.replay import LONGEST_WHY, asked
+from unstuck.dashboard.views.replay import LONGEST_WHY, agreed, asked
 from unstuck.models import DeadLetter
 
 MOST_AT_ONCE = 5_000
@@ -35,22 +33,14 @@ def purge(request: HttpRequest, viewer: Viewer) -> HttpResponse:
         messages.error(request, _("Give a reason: what is purged is gone for good."))
     with reading():
         question = asked(found)
-        newest = found.aggregate(newest=Max("pk"))["newest"] or 0
-    context = {
-        "chosen": chosen,
-        "question": question,
-        "upto": newest,
-        "most": MOST_AT_ONCE,
-    }
+    context = {"chosen": chosen, "question": question, "most": MOST_AT_ONCE}
     return show(request, viewer, "purge.html", context)
 
 
 def _purge(
     request: HttpRequest, viewer: Viewer, found: QuerySet[DeadLetter], why: str
 ) -> HttpResponse:
-    upto = _number(request.POST.get("upto", ""))
-    # Nobody has agreed to the end of letters that were buried since.
-    meant = found.filter(pk__lte=upto)
+    meant = agreed(found, request.POST)
     with reading():
         last = meant.order_by("pk").values_list("pk", flat=True)[MOST_AT_ONCE:][:1]
         beyond = next(iter(last), None)
@@ -65,7 +55,3 @@ def _purge(
         text = _("There are more that fit: purge again, or use manage.py unstuck dead.")
         messages.warning(request, text)
     return HttpResponseRedirect(reverse("unstuck:letters"))
-
-
-def _number(text: Any) -> int:
-    return int(text) if str(text).isdecimal() and len(str(text)) < 19 else 0

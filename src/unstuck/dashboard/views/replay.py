@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.db.models import Max, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
-from unstuck import operations, project
+from unstuck import operations, project, selection
 from unstuck.core.errors import UnstuckError
 from unstuck.dashboard import redrive
 from unstuck.dashboard.access import OPERATE, Viewer
@@ -37,6 +37,8 @@ class Question:
     count: Count
     named: list[DeadLetter]
     reasons: dict[str, int]
+    upto: int
+    """The newest row of them: nobody has agreed to what is buried later."""
 
 
 @page(*NEEDS, acts=True)
@@ -54,7 +56,7 @@ def replay(request: HttpRequest, viewer: Viewer) -> HttpResponse:
         with reading():
             begun = Redrive.begin(
                 chosen,
-                found,
+                agreed(found, request.POST),
                 why=request.POST.get("why", "")[:LONGEST_WHY],
                 rate=rate,
                 canary="canary" in request.POST,
@@ -90,12 +92,19 @@ def run(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     return show(request, viewer, "run.html", context)
 
 
-def asked(found: Any) -> Question:
+def asked(found: QuerySet[DeadLetter]) -> Question:
     """What a page of confirmation shows."""
-    number = count(found)
+    upto = found.aggregate(newest=Max("pk"))["newest"] or 0
+    found = found.filter(pk__lte=upto)
     rows = read.listed(found, messages=False).order_by("buried_at", "pk")
     reasons, _capped = read.by_reason(found)
-    return Question(number, list(rows[:NAMED]), reasons)
+    return Question(count(found), list(rows[:NAMED]), reasons, upto)
+
+
+def agreed(found: QuerySet[DeadLetter], post: QueryDict) -> QuerySet[DeadLetter]:
+    """Those that were there when the page was shown by which somebody has agreed."""
+    text = post.get("upto", "")
+    return found.filter(pk__lte=int(text) if selection.ROW_ID.fullmatch(text) else 0)
 
 
 def _step(request: HttpRequest, viewer: Viewer, begun: Redrive) -> HttpResponse:

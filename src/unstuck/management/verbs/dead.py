@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
-from django.db.models import QuerySet
+from django.db.models import Count, Max, QuerySet
 
 from unstuck import operations, project, selection
 from unstuck.letters import queue
@@ -152,7 +152,8 @@ def _replay(options: dict[str, Any], out: TextIO) -> int:
         return _replay_one(app, found.get(), options, out)
     if not options["ids"] and not options["again"]:
         found = found.filter(replayed_at__isnull=True)
-    question = f"This replays {_count(found.count())}."
+    number, found = _as_of_now(found)
+    question = f"This replays {_count(number)}."
     if not options["ids"] and not asking.confirm(question, yes=options["yes"]):
         return _nothing_done()
     report = operations.replay_many(
@@ -230,8 +231,8 @@ def _progress(report: ReplayReport) -> None:
 
 
 def _purge(options: dict[str, Any], out: TextIO) -> int:
-    found = _chosen(options)
-    question = f"This deletes {_count(found.count())} for good."
+    number, found = _as_of_now(_chosen(options))
+    question = f"This deletes {_count(number)} for good."
     if not asking.confirm(question, yes=options["yes"]):
         return _nothing_done()
     purged = operations.purge(found, who=asking.who(), why=options["why"])
@@ -271,6 +272,12 @@ def _chosen(options: Mapping[str, Any]) -> QuerySet[DeadLetter]:
     if options["ids"]:
         return _named(options["ids"], yes=options["yes"])
     return selection.select(**filters)
+
+
+def _as_of_now(found: QuerySet[DeadLetter]) -> tuple[int, QuerySet[DeadLetter]]:
+    """How many they are, and these alone: nobody agrees to what is buried later."""
+    known = found.aggregate(number=Count("pk"), newest=Max("pk"))
+    return known["number"], found.filter(pk__lte=known["newest"] or 0)
 
 
 def _named(ids: Sequence[str], *, yes: bool) -> QuerySet[DeadLetter]:
