@@ -42,24 +42,28 @@ class Filters:
         asked = {name: value for name, value in values.items() if value}
         return cls(asked, tuple(_problems(asked, sees_payload=sees_payload)))
 
-    def select(self, *, sees_payload: bool) -> QuerySet[DeadLetter]:
-        """The letters that fit everything that is asked.
+    def select(
+        self, *, sees_payload: bool, now: datetime | None = None
+    ) -> QuerySet[DeadLetter]:
+        """The letters that fit everything that is asked; ``now`` is when it was asked.
 
         None where anything is wrong: an action on them must never hit more than meant.
         """
-        found, slow = self.split(sees_payload=sees_payload)
+        found, slow = self.split(sees_payload=sees_payload, now=now)
         return found.filter(slow) if slow else found
 
-    def split(self, *, sees_payload: bool) -> tuple[QuerySet[DeadLetter], Q]:
+    def split(
+        self, *, sees_payload: bool, now: datetime | None = None
+    ) -> tuple[QuerySet[DeadLetter], Q]:
         """The same in two: what an index finds, and what each of these is to be read for.
 
         The second is empty where nothing needs reading.
         """
         if self.problems:
             return letters().none(), Q()
-        found, slow = letters(), Q()
+        found, slow, at = letters(), Q(), now or timezone.now()
         for name, value in self.asked.items():
-            condition = _condition(name, value, sees_payload=sees_payload)
+            condition = _condition(name, value, at, sees_payload=sees_payload)
             if _is_slow(name, value):
                 slow &= condition
             else:
@@ -98,19 +102,23 @@ class Chosen:
         """Whether the URL does not say which, or says it wrongly."""
         return bool(self.filters.problems) or not (self.rows or self.everything)
 
-    def select(self, *, sees_payload: bool) -> QuerySet[DeadLetter]:
+    def select(
+        self, *, sees_payload: bool, now: datetime | None = None
+    ) -> QuerySet[DeadLetter]:
         """Those letters; of a URL that names none, none."""
         if self.is_nothing:
             return letters().none()
         if self.rows:
             return letters().filter(pk__in=self.rows)
-        return self.filters.select(sees_payload=sees_payload)
+        return self.filters.select(sees_payload=sees_payload, now=now)
 
-    def select_in_any_state(self, *, sees_payload: bool) -> QuerySet[DeadLetter]:
+    def select_in_any_state(
+        self, *, sees_payload: bool, now: datetime
+    ) -> QuerySet[DeadLetter]:
         """Likewise, also those that have been replayed since they were chosen."""
         asked = {k: v for k, v in self.filters.asked.items() if k != "state"}
         anyhow = replace(self, filters=Filters(asked, self.filters.problems))
-        return anyhow.select(sees_payload=sees_payload)
+        return anyhow.select(sees_payload=sees_payload, now=now)
 
     def as_query(self) -> str:
         """The same as part of a URL."""
@@ -146,7 +154,7 @@ def _problems(asked: dict[str, str], *, sees_payload: bool) -> list[str]:
     return problems
 
 
-def _condition(name: str, value: str, *, sees_payload: bool) -> Q:
+def _condition(name: str, value: str, now: datetime, *, sees_payload: bool) -> Q:
     match name:
         case "task":
             return _named(value)
@@ -165,7 +173,7 @@ def _condition(name: str, value: str, *, sees_payload: bool) -> Q:
         case "state":
             return Q(replayed_at__isnull=value == "open")
         case "since":
-            return Q(buried_at__gte=_now() - SPANS[value])
+            return Q(buried_at__gte=now - SPANS[value])
         case _:
             return Q(fingerprint=value)
 
@@ -175,10 +183,6 @@ def _is_slow(name: str, value: str) -> bool:
     return name in {"argument", "exception"} or (
         name == "task" and value.startswith("*")
     )
-
-
-def _now() -> datetime:
-    return timezone.now()
 
 
 def _named(value: str) -> Q:

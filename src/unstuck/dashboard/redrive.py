@@ -47,8 +47,9 @@ class Redrive:
     query: str
     """The letters, as in the URL that chose them."""
     upto: int
-    """The newest row when it began: what is buried later is not replayed."""
+    """The newest row that was agreed to: what is buried later is not replayed."""
     since: str
+    """When it began, from which filters by age reckon to its end."""
     why: str = ""
     rate: float = 0.0
     """Letters a second at most; 0 is as fast as it goes."""
@@ -64,7 +65,7 @@ class Redrive:
 
     @classmethod
     def begin(cls, chosen: Chosen, found: QuerySet[DeadLetter], **how: Any) -> Redrive:
-        """A run over what is there now."""
+        """A run over what is found now."""
         newest = found.aggregate(newest=Max("pk"))["newest"] or 0
         since = timezone.now().isoformat()
         return cls(query=chosen.as_query(), upto=newest, since=since, **how)
@@ -113,7 +114,7 @@ class Redrive:
     def progress(self, *, sees_payload: bool) -> Progress:
         """What has become of its letters."""
         mine = self._letters(sees_payload)
-        done = mine.filter(replayed_at__gte=datetime.fromisoformat(self.since))
+        done = mine.filter(replayed_at__gte=self._began_at)
         again = letters().filter(pk__gt=self.upto)
         dead = again.filter(task_id__in=done.values("replayed_as")).count()
         open_ones = mine.filter(replayed_at__isnull=True)
@@ -132,9 +133,15 @@ class Redrive:
             canary_died=died,
         )
 
+    @property
+    def _began_at(self) -> datetime:
+        return datetime.fromisoformat(self.since)
+
     def _letters(self, sees_payload: bool) -> QuerySet[DeadLetter]:
         chosen = Chosen.of(QueryDict(self.query), sees_payload=sees_payload)
-        found = chosen.select_in_any_state(sees_payload=sees_payload)
+        found = chosen.select_in_any_state(
+            sees_payload=sees_payload, now=self._began_at
+        )
         return found.filter(pk__lte=self.upto)
 
     def _after(self) -> Q:

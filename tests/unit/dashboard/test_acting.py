@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.test import Client, override_settings
 from django.urls import reverse
+from django.utils import timezone
 
 from tests.unit.dead import archived, buried, published
 from unstuck import Celery
 from unstuck.core.verdict import Reason
 from unstuck.dashboard import redrive
+from unstuck.dashboard.redrive import Redrive
 from unstuck.dashboard.views import purge as purging
 from unstuck.models import AuditEntry, DeadLetter
 from unstuck.recorder import archive
@@ -159,6 +162,29 @@ def test_numbers_for_people_are_not_those_for_forms(
     archived(app)
 
     assert upto(operator, f"{url}?all=1") == "1234568"
+
+
+def test_a_filter_by_age_means_the_age_at_the_beginning(
+    operator: Client, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A letter that grows too old meanwhile is still replayed, and counted if it dies."""
+    monkeypatch.setattr(redrive, "MOST_IN_A_STEP", 3)
+    young = timezone.now() - timedelta(minutes=59, seconds=55)
+    for _ in range(6):
+        archived(app, buried_at=young)
+    first = agree(operator, f"{REPLAY}?all=1&since=1h", {"rate": ""})
+    later = timezone.now() + timedelta(seconds=10)
+    monkeypatch.setattr(timezone, "now", lambda: later)
+
+    (run,) = parse_qs(urlsplit(first["Location"]).query)["run"]
+    begun = Redrive.from_text(run)
+    assert begun is not None
+    progress = begun.progress(sees_payload=True)
+    for message in published(app):
+        archive.store(app, [buried(app, task_id=message.headers["id"])])
+
+    assert (progress.done.number, progress.left.number) == (3, 3)
+    assert begun.progress(sees_payload=True).dead == 3
 
 
 def test_a_canary_goes_alone(
