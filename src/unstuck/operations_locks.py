@@ -22,12 +22,12 @@ def held_locks() -> list[Held]:
     return backends.current().all_held()
 
 
-def release_lock(name: str, *, who: str, why: str) -> Held:
-    """Take a lock from whoever holds it; who that was.
+def release_lock(name: str, *, who: str, why: str, fence: int | None = None) -> Held:
+    """Take a lock from whoever holds it, or from the holder with ``fence``; who that was.
 
     The holder is told by ``LockLost``, with who did it and why, when it asks, or at the
     end of its block; nothing stops it before. Raises ``ReleaseError`` without a reason and for a lock that nobody
-    holds; then nothing has changed. Raises ``LocksUnreachable`` when nobody can say whether
+    holds, or somebody else than was meant; then nothing has changed. Raises ``LocksUnreachable`` when nobody can say whether
     it was released, and the audit entry says that.
     """
     if not why.strip():
@@ -38,10 +38,10 @@ def release_lock(name: str, *, who: str, why: str) -> Held:
     details = {"lock": name}
     with audit.recorded(RELEASE, name, who=who, why=why, details=details) as deed:
         deed.begins()
-        held = backends.current().evict(name, clean(f"{who}: {why}"))
+        held = backends.current().evict(name, clean(f"{who}: {why}"), fence=fence)
         deed.is_answered()
         if held is None:
-            raise _not_held(name)
+            raise _not_held(name) if fence is None else _changed_hands(name, fence)
         deed.details |= {"fence": held.fence, "holder": facts_of(held.owner)}
     return held
 
@@ -54,6 +54,13 @@ def facts_of(owner: Owner) -> dict[str, Any]:
         "node": owner.node,
         "pid": owner.pid,
     }
+
+
+def _changed_hands(name: str, fence: int) -> ReleaseError:
+    return ReleaseError(
+        f"The lock {name!r} is no longer held by fence {fence}. Look again before you "
+        f"release it."
+    )
 
 
 def _not_held(name: str) -> ReleaseError:

@@ -289,6 +289,25 @@ def test_an_operator_can_take_it_away(locks: Backend) -> None:
     assert locks.evict("taken away") is None
 
 
+def test_it_is_taken_from_the_holder_who_was_meant(locks: Backend) -> None:
+    """And not from the next one, who has it since."""
+    first, second = an_owner(), an_owner()
+    one = locks.take("meant", first, 30)
+    assert isinstance(one, Taken)
+    locks.release(Claim("meant", first.token))
+    two = locks.take("meant", second, 30)
+    assert isinstance(two, Taken)
+
+    assert locks.evict("meant", "olga", fence=one.fence) is None
+    assert locks.evict("meant", "olga", fence=0) is None
+    assert locks.is_held(Claim("meant", second.token))
+    assert locks.note_on("meant", two.fence) == ""
+    was = locks.evict("meant", "olga", fence=two.fence)
+    assert was is not None
+    assert was.owner == second
+    assert not locks.is_held(Claim("meant", second.token))
+
+
 # What a backend promises beyond that.
 
 

@@ -166,7 +166,7 @@ def test_locks_that_cannot_be_reached(
 ) -> None:
     """A message and status 1; the audit says that nobody knows whether it was done."""
 
-    def away(*_: Any) -> None:
+    def away(*_: Any, **__: Any) -> None:
         raise LocksUnreachable("The server did not do it.", name="")
 
     monkeypatch.setattr(locks, "evict", away)
@@ -184,7 +184,7 @@ def test_who_does_not_wait_for_the_answer_leaves_an_entry(
 ) -> None:
     """The lock may be released."""
 
-    def interrupted(*_: Any) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(locks, "evict", interrupted)

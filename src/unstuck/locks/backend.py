@@ -107,9 +107,12 @@ class Backend(Protocol):
     def all_held(self) -> list[Held]:
         """All locks that are held now, by name."""
 
-    def evict(self, name: str, note: str = "") -> Held | None:
+    def evict(
+        self, name: str, note: str = "", *, fence: int | None = None
+    ) -> Held | None:
         """Take a lock from whoever holds it; who that was.
 
+        ``fence``: from the holder with that one, and from nobody else.
         ``note``: who does it and why, for its holder to read, where the audit does not
         lie beside the locks.
         """

@@ -210,7 +210,9 @@ class DatabaseBackend:
                 for row in cursor.fetchall()
             ]
 
-    def evict(self, name: str, note: str = "") -> Held | None:
+    def evict(
+        self, name: str, note: str = "", *, fence: int | None = None
+    ) -> Held | None:
         """Take a lock from whoever holds it; who that was. The audit has the note."""
         facts = {"name": name}
         with self._transaction(name) as cursor:
@@ -218,9 +220,13 @@ class DatabaseBackend:
             row = cursor.fetchone()
             if row is None or row[-1] <= 0:
                 return None
+            held = _as_held(row)
+            if fence not in (None, held.fence):
+                return None
             cursor.execute(self._statements.sql(sql.EVICT), facts)
             cursor.execute(self._statements.sql(sql.WAITING_FOR), facts)
-            return _as_held(row, tuple(_as_owner(one[1:]) for one in cursor.fetchall()))
+            waiting = tuple(_as_owner(one[1:]) for one in cursor.fetchall())
+            return replace(held, waiting=waiting)
 
     def note_on(self, name: str, fence: int) -> str:
         """Who took the lock from the holder with that fence, and why, if somebody did."""

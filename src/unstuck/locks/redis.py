@@ -130,9 +130,11 @@ class RedisBackend:
                 found[held.name] = held
         return sorted(found.values(), key=lambda held: held.name)
 
-    def evict(self, name: str, note: str = "") -> Held | None:
+    def evict(
+        self, name: str, note: str = "", *, fence: int | None = None
+    ) -> Held | None:
         """Take a lock from whoever holds it; who that was."""
-        row = self._run(scripts.EVICT, name, name, note)
+        row = self._run(scripts.EVICT, name, name, note, "" if fence is None else fence)
         return _held_in(row) if row else None
 
     def note_on(self, name: str, fence: int) -> str:

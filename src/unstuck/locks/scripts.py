@@ -242,9 +242,10 @@ EVICT = Script(
     + HAND_ON
     + ROW
     + """
--- ARGV: name, a note for its holder.
+-- ARGV: name, a note for its holder, the holder's fence (or nothing: whoever it is).
 local NOTED = 86400000
 local was = row(ARGV[2])
+if was and ARGV[4] ~= '' and was[4] ~= ARGV[4] then return nil end
 if was then
   redis.call('DEL', root .. 'held:' .. ARGV[2])
   if ARGV[3] ~= '' then
@@ -255,7 +256,7 @@ end
 return was
 """
 )
-"""Take a lock from whoever holds it. Returns who that was."""
+"""Take a lock from its holder. Returns who that was."""
 
 ROWS = Script(
     "local root = ARGV[1]\n"

@@ -10,10 +10,10 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from tests.unit.dashboard.conftest import HOLDER
-from unstuck import Celery, LockLost, lock
+from tests.unit.dashboard.conftest import HOLDER, WAITER
+from unstuck import Celery, LockLost, lock, operations_locks
 from unstuck.locks import backends
-from unstuck.locks.backend import Backend, Held
+from unstuck.locks.backend import Backend, Claim, Held
 from unstuck.models import AuditEntry
 
 pytestmark = pytest.mark.django_db
@@ -87,6 +87,26 @@ def test_a_release_that_is_not_meant_does_nothing(
     assert why in release(operator, held, **said).content.decode()
 
     assert locks.all_held()[0].owner == HOLDER
+    assert not AuditEntry.objects.exists()
+
+
+def test_a_lock_that_changes_hands_at_the_last_moment_is_not_released(
+    operator: Client, held: Held, locks: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release hits the holder that was shown, and no other."""
+    taken_away = operations_locks.release_lock
+
+    def handed_over(name: str, **how: Any) -> Held:
+        locks.release(Claim(name, HOLDER.token))
+        locks.take(name, WAITER, 30)
+        return taken_away(name, **how)
+
+    monkeypatch.setattr(operations_locks, "release_lock", handed_over)
+
+    page = release(operator, held).content.decode()
+
+    assert f"no longer held by fence {held.fence}" in page
+    assert locks.all_held()[0].owner == WAITER
     assert not AuditEntry.objects.exists()
 
 

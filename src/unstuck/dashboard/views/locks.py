@@ -75,7 +75,9 @@ def _release(request: HttpRequest, viewer: Viewer, held: Held) -> str:
     if request.POST.get("fence") != str(held.fence):
         return _("Somebody else holds it by now. Look again before you release it.")
     try:
-        operations_locks.release_lock(held.name, who=viewer.name, why=why)
+        operations_locks.release_lock(
+            held.name, who=viewer.name, why=why, fence=held.fence
+        )
     except (ReleaseError, LocksUnreachable) as error:
         return str(error)
     messages.success(request, _("%(name)s released.") % {"name": held.name})
