@@ -158,6 +158,8 @@ def test_an_unknown_reason_is_a_usage_error(
     "words",
     [
         ["list", "--since", "yesterday-ish"],
+        ["list", "--since", "999999w"],
+        ["list", "--until", "0001-01-01T00:00+09:00"],
         ["list", "--limit", "0"],
         ["replay"],
         ["replay", "--all", "--task", "x"],

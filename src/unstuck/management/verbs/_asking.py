@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -28,16 +28,21 @@ class UsageError(Exception):
 
 def instant(text: str) -> datetime:
     """An instant from ISO 8601, or from an age such as ``2h`` or ``3d``."""
-    if match := AGE.fullmatch(text.strip().lower()):
-        return system_clock() - timedelta(**{UNITS[match[2]]: int(match[1])})
     try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
+        # In UTC, where the first and the last days of the calendar may not be.
+        return _instant(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError):
         message = (
             f"{text!r} is no time. Write an age such as 30m, 2h or 3d, or a time "
             f"such as 2026-05-31 or 2026-05-31T14:00."
         )
         raise argparse.ArgumentTypeError(message) from None
+
+
+def _instant(text: str) -> datetime:
+    if match := AGE.fullmatch(text.lower()):
+        return system_clock() - timedelta(**{UNITS[match[2]]: int(match[1])})
+    parsed = datetime.fromisoformat(text)
     return parsed if timezone.is_aware(parsed) else timezone.make_aware(parsed)
 
 
