@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -50,6 +51,20 @@ def test_list_shows_what_fires_and_what_is_still_to_be_told(
     assert "no https://hooks.example/…" in failed
     assert said.err == "1 target.\n"
     assert SECRET not in said.out
+
+
+def test_times_are_those_of_the_project(
+    told: None, capsys: pytest.CaptureFixture[str], settings: Any
+) -> None:
+    """As in every other table."""
+    at = datetime(2026, 5, 31, 22, 30, tzinfo=UTC)
+    Alert.objects.update(since=at, told_at=at, due_at=None, attempts=0)
+    settings.TIME_ZONE = "Asia/Seoul"
+
+    assert unstuck("alerts", "list") == 0
+
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.count("2026-06-01 07:30:00") for line in lines] == [2, 2]
 
 
 def test_the_admin_shows_alerts_and_changes_none(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -62,6 +64,18 @@ def test_list_shows_who_holds_what(
     assert cells[:5] == ["report:42", "shop.run", "5f1c", "celery@w1", "4711"]
     assert cells[-2:] == [str(held), "1"]
     assert said.err == "1 lock held, 1 waiting.\n"
+
+
+def test_times_are_those_of_the_project(
+    held: int, locks: Backend, capsys: pytest.CaptureFixture[str], settings: Any
+) -> None:
+    """As in every other table."""
+    settings.TIME_ZONE = "Asia/Seoul"
+    since = datetime.fromtimestamp(locks.all_held()[0].since, ZoneInfo("Asia/Seoul"))
+
+    assert unstuck("locks", "list") == 0
+
+    assert f"{since:%Y-%m-%d %H:%M:%S}" in capsys.readouterr().out
 
 
 def test_list_in_json_has_every_fact(

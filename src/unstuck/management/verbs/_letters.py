@@ -7,9 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, TextIO
 
-from django.utils import timezone
-
-from unstuck.management.verbs._output import one_line, print_table, printable
+from unstuck.management.verbs._output import moment, one_line, print_table, printable
 from unstuck.models import DeadLetter
 
 WIDEST = 60
@@ -133,14 +131,6 @@ def print_payload(letter: DeadLetter, out: TextIO) -> None:
     out.write("\nmessage\n")
     for name, value in payload(letter).items():
         out.write(f"{name}: {printable(str(value))}\n")
-
-
-def moment(at: datetime | None) -> str:
-    """An instant in the time zone of the project."""
-    if at is None:
-        return "-"
-    local = timezone.localtime(at) if timezone.is_aware(at) else at
-    return local.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _fact(value: Any) -> str:

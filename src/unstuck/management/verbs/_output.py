@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, TextIO
 
 from django.core.serializers.json import DjangoJSONEncoder
+from django.utils import timezone
 
 
 def print_json(data: Any, out: TextIO) -> None:
@@ -24,6 +26,14 @@ def print_table(
     for row in cells:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         out.write("  ".join(padded).rstrip() + "\n")
+
+
+def moment(at: datetime | None) -> str:
+    """An instant in the time zone of the project."""
+    if at is None:
+        return "-"
+    local = timezone.localtime(at) if timezone.is_aware(at) else at
+    return local.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def one_line(value: object) -> str:

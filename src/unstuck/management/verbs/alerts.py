@@ -9,15 +9,12 @@ from typing import Any, TextIO
 
 from unstuck import conf, operations_alerts
 from unstuck.core.clock import system_clock
-from unstuck.management.verbs._output import one_line, print_json, print_table
+from unstuck.management.verbs._output import moment, one_line, print_json, print_table
 from unstuck.models import Alert
 
 HELP = "alerts: list what is told to whom, try each target"
 HEADINGS = ("STATE", "SINCE", "CONDITION", "WHAT", "TARGET", "TOLD", "ERROR")
 NOBODY = 'Nobody is told: UNSTUCK["ALERTS"] has no target.'
-
-WORDS = "%Y-%m-%d %H:%M:%S"
-
 Verb = Callable[[dict[str, Any], TextIO], int]
 
 
@@ -91,10 +88,9 @@ def _summary(row: Alert) -> dict[str, Any]:
 def _cells(row: Alert) -> tuple[object, ...]:
     now = system_clock()
     waits = (row.due_at is not None and row.due_at <= now) or row.attempts
-    told = "not yet" if waits else f"{row.told_at:{WORDS}}" if row.told_at else ""
-    since = f"{row.since:{WORDS}}"
+    told = "not yet" if waits else moment(row.told_at) if row.told_at else ""
     what = one_line(row.what)[:80]
-    facts = _state(row), since, row.condition, what, row.target
+    facts = _state(row), moment(row.since), row.condition, what, row.target
     return (*facts, told, one_line(row.last_error)[:80])
 
 

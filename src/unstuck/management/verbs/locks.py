@@ -13,7 +13,7 @@ from unstuck.locks.backend import Held
 from unstuck.locks.words import named
 from unstuck.management.verbs import _asking as asking
 from unstuck.management.verbs._asking import UsageError
-from unstuck.management.verbs._output import one_line, print_json, print_table
+from unstuck.management.verbs._output import moment, one_line, print_json, print_table
 
 HELP = "the locks: list who holds what, release one"
 HEADINGS = (
@@ -88,7 +88,7 @@ def _row(held: Held) -> tuple[object, ...]:
         owner.task_id or "-",
         owner.node,
         owner.pid,
-        f"{datetime.fromtimestamp(held.since, UTC):%Y-%m-%d %H:%M:%S}",
+        moment(datetime.fromtimestamp(held.since, UTC)),
         f"{held.seconds_left:.0f} s",
         held.fence,
         len(held.waiting) or "",

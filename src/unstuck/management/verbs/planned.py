@@ -15,8 +15,7 @@ from unstuck.core.clock import system_clock
 from unstuck.core.planned import Planned, Why
 from unstuck.management.verbs import _asking as asking
 from unstuck.management.verbs._asking import UsageError
-from unstuck.management.verbs._letters import moment
-from unstuck.management.verbs._output import one_line, print_json, print_table
+from unstuck.management.verbs._output import moment, one_line, print_json, print_table
 from unstuck.management.verbs._untold import untold_in_words
 from unstuck.planned import MOST_SHOWN, Live, Wanted
 from unstuck.remote import Untold

@@ -11,8 +11,7 @@ from typing import Any, TextIO
 from django.db import Error
 
 from unstuck import project, remote, whereabouts
-from unstuck.management.verbs._letters import moment
-from unstuck.management.verbs._output import one_line, print_json
+from unstuck.management.verbs._output import moment, one_line, print_json
 from unstuck.management.verbs._untold import untold_in_words
 from unstuck.remote import Untold
 from unstuck.whereabouts import Place, Whereabouts
