@@ -36,7 +36,7 @@ class Deed:
         """It may be done from now on, whatever fails."""
         self.is_in_doubt = True
 
-    def is_answered(self) -> None:
+    def ends(self) -> None:
         """It is known by now what was done."""
         self.is_in_doubt = False
 
@@ -47,9 +47,9 @@ class Deed:
         try:
             yield
         except refusal:
-            self.is_answered()
+            self.ends()
             raise
-        self.is_answered()
+        self.ends()
 
 
 def record(

@@ -39,7 +39,7 @@ def release_lock(name: str, *, who: str, why: str, fence: int | None = None) -> 
     with audit.recorded(RELEASE, name, who=who, why=why, details=details) as deed:
         deed.begins()
         held = backends.current().evict(name, clean(f"{who}: {why}"), fence=fence)
-        deed.is_answered()
+        deed.ends()
         if held is None:
             raise _not_held(name) if fence is None else _changed_hands(name, fence)
         deed.details |= {"fence": held.fence, "holder": facts_of(held.owner)}

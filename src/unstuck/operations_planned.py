@@ -100,7 +100,7 @@ def drop_task(
         answers = remote.broadcast(
             app, "revoke", {"task_id": task_id}, seconds=seconds, begins=deed.begins
         )
-        deed.is_answered()
+        deed.ends()
         told = sorted(node for node in answers if remote.agreed(answers[node]))
         if not told:
             raise ControlError(
