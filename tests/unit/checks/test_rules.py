@@ -46,6 +46,7 @@ def settings(**celery: Any) -> Site:
 FIRING: list[tuple[str, Site, str, str]] = [
     # The rule, the project, what the message shows of it, and a word of the remedy.
     ("E008", task(lock="report", on_busy="skipp"), "on_busy='skipp'", "docs/locks.md"),
+    ("E013", Site(django={"USE_TZ": False}), "USE_TZ = False", "TIME_ZONE stays"),
     (
         "E020",
         settings(TASK_TIME_LIMT=60),
@@ -489,6 +490,7 @@ FIRING: list[tuple[str, Site, str, str]] = [
 
 SILENT: list[tuple[str, Site]] = [
     ("E008", task(lock="report", lock_wait=5, lock_lease=60, on_busy="skip")),
+    ("E013", Site(django={"USE_TZ": True})),
     ("E030", settings(RESULT_SERIALIZER="pickle")),
     ("E020", Site({"TASK_TIME_LIMIT": 60}, namespace=None)),
     ("W021", Site({"TASK_TIME_LIMIT": 60}, namespace=None)),
