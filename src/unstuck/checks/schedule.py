@@ -12,6 +12,7 @@ from celery.schedules import schedule as every
 from unstuck.checks import known
 from unstuck.checks.rule import Found, found, rule
 from unstuck.checks.view import Project, shown
+from unstuck.queues import routed_to
 
 HOUR, DAY = 3600, 86400
 
@@ -34,13 +35,15 @@ PARTS: Mapping[str, tuple[tuple[type, ...], str]] = {
     remedy="{remedy}",
 )
 def entries_of_unknown_tasks(project: Project) -> Iterator[Found]:
-    """E032: silent for an entry with a queue of its own, which others may read."""
+    """E032: silent for an entry that goes elsewhere, by an option or by a route."""
     if project.load_error:
         return
     names = [view.name for view in project.tasks]
     for name, entry in _entries(project):
         task, options = entry.get("task"), entry.get("options") or {}
         if not task or task in project.app.tasks or "queue" in options:
+            continue
+        if routed_to(project.conf.task_routes, str(task)) != "":
             continue
         near = known.meant(str(task), names)
         remedy = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -255,6 +256,15 @@ FIRING: list[tuple[str, Site, str, str]] = [
         beat({"task": "sample.plane", "schedule": 9}),
         "'sample.plane'",
         "Did you mean 'sample.plain'?",
+    ),
+    (
+        "E032",
+        beat(
+            {"task": "billing.close", "schedule": 9},
+            TASK_ROUTES={"mail.*": "mail", "billing.*": {"rate_limit": 9}},
+        ),
+        "'billing.close'",
+        "import the task",
     ),
     ("E033", beat({"task": "sample.plain"}), "schedule = None", "Correct it"),
     ("E033", beat(every("9")), "schedule = '9'", "Correct it"),
@@ -580,6 +590,17 @@ SILENT: list[tuple[str, Site]] = [
     (
         "E032",
         beat({"task": "others.plain", "schedule": 9, "options": {"queue": "others"}}),
+    ),
+    *(
+        ("E032", beat({"task": "billing.close", "schedule": 9}, TASK_ROUTES=routes))
+        for routes in (
+            {"billing.*": {"queue": "billing"}},
+            {"billing.close": "billing"},
+            {re.compile(r"(billing|mail)\.\w+"): {"queue": Queue("billing")}},
+            [[("billing.*", {"queue": "billing"})]],
+            lambda *_, **__: "billing",
+            ["billing.routes.route"],
+        )
     ),
     ("E033", beat(every(crontab(), args=["a"], kwargs={}, options={}))),
     ("W044", beat(every(90.0), options={"time_limit": 60})),
