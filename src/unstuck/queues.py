@@ -88,6 +88,13 @@ def routed_to(routes: Any, task: str) -> str | None:
     return ""
 
 
+def queue_of(app: Any, task: Any) -> str | None:
+    """The queue that a task is sent to if its call does not say: ``None`` where it cannot
+    be seen, empty for the default one."""
+    own = queue_in({"queue": getattr(task, "queue", None)})
+    return own or routed_to(app.conf.task_routes, task.name)
+
+
 def count(
     app: Any, names: Iterable[str], *, within: float = math.inf
 ) -> list[QueueFacts]:

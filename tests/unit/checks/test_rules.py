@@ -247,9 +247,18 @@ FIRING: list[tuple[str, Site, str, str]] = [
     ),
     (
         "W042",
-        settings(TASK_QUEUES=[Queue("media")]),
+        Site({"TASK_QUEUES": [Queue("media")]}, [(S.plain, {})]),
         "CELERY_TASK_DEFAULT_QUEUE = 'celery'",
         "-Q celery",
+    ),
+    (
+        "E031",
+        Site(
+            {"TASK_QUEUES": [Queue("media")], "TASK_CREATE_MISSING_QUEUES": False},
+            [(S.plain, {"queue": "media"})],
+        ),
+        "CELERY_TASK_DEFAULT_QUEUE = 'celery'",
+        "Add it",
     ),
     (
         "E032",
@@ -586,6 +595,14 @@ SILENT: list[tuple[str, Site]] = [
     ),
     ("W042", Site(TOPOLOGY, [(S.plain, {"queue": "media"})])),
     ("W042", task(queue="anything")),
+    ("W042", Site({"TASK_QUEUES": [Queue("media")]}, [(S.plain, {"queue": "media"})])),
+    (
+        "W042",
+        Site(
+            {"TASK_QUEUES": [Queue("media")], "TASK_ROUTES": {"*": "media"}},
+            [(S.plain, {})],
+        ),
+    ),
     ("E032", beat(every(9))),
     (
         "E032",
