@@ -14,9 +14,9 @@ from typing import Any
 from celery.app.defaults import _TO_NEW_KEY
 from django.apps import apps
 from django.conf import settings
-from kombu.utils.url import sanitize_url, url_to_parts
 
 from unstuck import configuration, profile, project
+from unstuck.addresses import safe
 from unstuck.checks.source import Call, Source, is_own, source_of
 from unstuck.configuration import MISSING, given
 from unstuck.core.limits import Limits
@@ -36,24 +36,8 @@ MOST_FILES = 2000
 
 def shown(value: Any, key: str = "") -> str:
     """A value for a message: short, and without what is secret."""
-    value = redacted_kwargs({key: value}, SECRET_SETTINGS)[key]
-    if isinstance(value, (list, tuple)):
-        text = repr(type(value)(map(_without_password, value)))
-    else:
-        text = repr(_without_password(value))
+    text = repr(safe(redacted_kwargs({key: value}, SECRET_SETTINGS)[key]))
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-
-
-def _without_password(value: Any) -> Any:
-    if not isinstance(value, str) or "@" not in value:
-        return value
-    try:
-        parts = url_to_parts(value)
-        if parts.scheme:
-            return sanitize_url(value) if parts.password else value
-    except ValueError:
-        pass  # It is none, and may have been meant as one.
-    return f"…@{value.rpartition('@')[2]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, TextIO
 
 from unstuck import conf, configuration, project
-from unstuck.addresses import safe_url
+from unstuck.addresses import safe
 from unstuck.configuration import InForce
 from unstuck.core import alerts
 from unstuck.core.errors import UnstuckError
@@ -142,5 +142,4 @@ def _safe(row: InForce) -> Any:
     """The value without passwords, also those within URLs."""
     if row.name == "ALERTS":
         return alerts.shown(row.value)
-    value = redacted_kwargs({row.name: row.value}, SECRET_SETTINGS)[row.name]
-    return safe_url(value) if isinstance(value, str) else value
+    return safe(redacted_kwargs({row.name: row.value}, SECRET_SETTINGS)[row.name])
