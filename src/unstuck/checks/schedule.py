@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 from celery.schedules import BaseSchedule, crontab
@@ -108,6 +109,7 @@ def entries_without_expiry(project: Project) -> Iterator[Found]:
         name
         for name, entry in _entries(project)
         if 0 < (_period(entry.get("schedule")) or 0) <= HOUR
+        and _comes_all_day(entry.get("schedule"))
         and not _is_guarded(entry, project.app.tasks.get(entry.get("task")))
     ]
     if names:
@@ -166,15 +168,18 @@ def _period(schedule: Any) -> float | None:
 
 
 def _period_of_crontab(schedule: crontab) -> float:
-    minutes, hours = sorted(schedule.minute), sorted(schedule.hour)
-    if len(minutes) > 1:
-        return 60.0 * _least_gap(minutes, 60)
-    return float(HOUR * _least_gap(hours, 24) if len(hours) > 1 else DAY)
+    """The least time from one run to the next, on days that have any."""
+    minutes = sorted(
+        60 * hour + minute for hour in schedule.hour for minute in schedule.minute
+    )
+    next_day = minutes[0] + DAY // 60
+    gap = min(later - one for one, later in pairwise([*minutes, next_day]))
+    return float(60 * gap)
 
 
-def _least_gap(values: list[int], around: int) -> int:
-    after = [*values[1:], values[0] + around]
-    return min(later - value for value, later in zip(values, after, strict=True))
+def _comes_all_day(schedule: Any) -> bool:
+    """Twice within the one hour of a crontab is not often."""
+    return not isinstance(schedule, crontab) or len(schedule.hour) > 1
 
 
 def _malformed(entry: str, part: str, value: Any, wanted: str) -> Found:

@@ -285,7 +285,27 @@ FIRING: list[tuple[str, Site, str, str]] = [
         "every 300 s",
         "'expires': 300",
     ),
+    (
+        "W044",
+        beat(every(crontab(minute="0,50", hour=3)), options={"time_limit": 3600}),
+        "every 3000 s",
+        "'expires': 3000",
+    ),
+    (
+        "W044",
+        beat(every(crontab(minute="0,50", hour="3,4")), options={"time_limit": 900}),
+        "every 600 s",
+        "'expires': 600",
+    ),
+    (
+        "W044",
+        beat(every(crontab(minute=10, hour="0,22")), options={"time_limit": 7200}),
+        "every 7200 s",
+        "'expires': 7200",
+    ),
     ("W045", beat(every(timedelta(minutes=1))), "'nightly'", "'expires'"),
+    ("W045", beat(every(crontab(minute=0))), "'nightly'", "'expires'"),
+    ("W045", beat(every(crontab(minute="0,30", hour="9-17"))), "'nightly'", "expires"),
     (
         "W046",
         beat(every(crontab(hour=3, minute=0)), TIMEZONE="Europe/Berlin"),
@@ -624,7 +644,10 @@ SILENT: list[tuple[str, Site]] = [
     ("W044", beat(every(30.0, options={"expires": 30}), options={"time_limit": 60})),
     ("W044", beat(every(30.0))),
     ("W045", beat(every(60, options={"expires": 60}))),
+    ("W044", beat(every(crontab(minute="0,50", hour=3)), options={"time_limit": 900})),
+    ("W044", beat(every(crontab(minute=0, hour=3)), options={"time_limit": 7200})),
     ("W045", beat(every(crontab(hour=3, minute=0)))),
+    ("W045", beat(every(crontab(hour=3, minute="0,30")))),
     (
         "W046",
         Site(
