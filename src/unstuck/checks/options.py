@@ -28,6 +28,10 @@ def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _count_from_one(value: Any) -> bool:
+    return _count(value) and value > 0
+
+
 def _flag(value: Any) -> bool:
     return isinstance(value, bool)
 
@@ -63,7 +67,7 @@ TYPES: dict[str, tuple[Fits, str]] = {
     "ignore_result": (_flag, "True or False"),
     "track_started": (_flag, "True or False"),
     "retry_on_limit": (_flag, "True or False"),
-    "max_strikes": (_count, "a whole number above 0"),
+    "max_strikes": (_count_from_one, "a whole number above 0"),
     "autoretry_for": (_exceptions, "a tuple of exception classes"),
     "dont_autoretry_for": (_exceptions, "a tuple of exception classes"),
     "rate_limit": (_rate, "a number a second, or a text like '10/s', '10/m', '10/h'"),

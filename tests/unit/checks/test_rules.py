@@ -187,6 +187,12 @@ FIRING: list[tuple[str, Site, str, str]] = [
         "default_retry_delay='60'",
         "leave it out",
     ),
+    (
+        "E026",
+        task(max_strikes=0),
+        "max_strikes=0, which must be a whole number above 0",
+        "leave it out",
+    ),
     ("E026", task(rate_limit="10/x"), "rate_limit='10/x'", "leave it out"),
     ("E027", task(max_retires=3), "max_retires=3", "max_retries?"),
     ("E027", task(timeout=3), "timeout=3", "time_limit?"),
@@ -582,6 +588,7 @@ SILENT: list[tuple[str, Site]] = [
         task(
             time_limit=60,
             max_retries=None,
+            max_strikes=1,
             rate_limit="10/m",
             autoretry_for=(OSError,),
             retry_backoff=True,
