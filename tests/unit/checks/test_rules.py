@@ -435,6 +435,12 @@ FIRING: list[tuple[str, Site, str, str]] = [
         "above 3600",
     ),
     (
+        "W036",
+        task(autoretry_for=(OSError,), retry_backoff=5, retry_backoff_max=0),
+        "cut to 0 s by retry_backoff_max.",
+        "above 5",
+    ),
+    (
         "W037",
         task(S.retries_for_ever, bind=True),
         "self.retry(max_retries=None)",
