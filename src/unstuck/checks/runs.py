@@ -216,7 +216,7 @@ def annotations_that_miss(project: Project) -> Iterator[Found]:
                 problem = f"wins over what {beaten[0]} says itself"
                 remedy = "Use the settings: a task's own option wins over those."
                 yield _annotation(key, name, options, problem, remedy)
-        elif name not in project.app.tasks:
+        elif name not in project.app.tasks and not project.load_error:
             remedy = "Correct the name, or remove it."
             yield _annotation(key, name, options, "is of no task here", remedy)
 

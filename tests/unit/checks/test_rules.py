@@ -769,6 +769,23 @@ def test_a_rule_says_the_value_and_the_remedy(
 
 @pytest.mark.parametrize(
     ("number", "site"),
+    [
+        ("E032", beat({"task": "sample.plane", "schedule": 9})),
+        ("W041", Site({"TASK_ROUTES": {"sample.plane": "media"}}, [(S.plain, {})])),
+        ("W057", settings(TASK_ANNOTATIONS={"sample.plane": {"rate_limit": 1}})),
+    ],
+)
+def test_a_task_is_not_missed_where_tasks_cannot_be_imported(
+    number: str, site: Site
+) -> None:
+    """W004 says that they cannot; what they would have been nobody knows."""
+    assert len(found_by(number, site)) == 1
+
+    assert found_by(number, site, load_error=ImportError("No module")) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "site"),
     SILENT,
     ids=[f"{case[0]}-{index}" for index, case in enumerate(SILENT)],
 )
