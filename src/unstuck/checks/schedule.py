@@ -12,7 +12,7 @@ from celery.schedules import schedule as every
 
 from unstuck.checks import known
 from unstuck.checks.rule import Found, found, rule
-from unstuck.checks.view import Project, shown
+from unstuck.checks.view import Project, own_limits, shown
 from unstuck.queues import routed_to
 
 HOUR, DAY = 3600, 86400
@@ -88,8 +88,7 @@ def entries_that_overlap(project: Project) -> Iterator[Found]:
     for name, entry in _entries(project):
         task = project.app.tasks.get(entry.get("task"))
         period = _period(entry.get("schedule"))
-        own = getattr(task, "own_limits", None)
-        limit = own().hard if own else None
+        limit = own_limits(task).hard
         if limit and period and period <= limit and not _is_guarded(entry, task):
             yield found(
                 f"beat: {name}", entry=name, period=period, task=task.name, limit=limit

@@ -23,9 +23,7 @@ from unstuck.core.limits import Limits
 from unstuck.core.settings import SECRET_SETTINGS
 from unstuck.letters.redact import redacted_kwargs
 from unstuck.project import spelled
-from unstuck.worker.task import OPTIONS
-
-BUILT_IN = "celery."
+from unstuck.worker.task import OPTIONS, Task, own_tasks
 
 LONGEST = 120
 """Characters of a value that a message shows."""
@@ -78,8 +76,7 @@ class TaskView:
     @cached_property
     def own_limits(self) -> Limits:
         """The time limits that the task itself gives."""
-        limits = getattr(self.task, "own_limits", Limits)()
-        return limits if isinstance(limits, Limits) else Limits()
+        return own_limits(self.task)
 
     @cached_property
     def source(self) -> Source | None:
@@ -94,6 +91,12 @@ class TaskView:
     def at(self, line: int) -> str:
         """A place in its source."""
         return self.source.where(line) if self.source else self.name
+
+
+def own_limits(task: Any) -> Limits:
+    """What a task itself says of its limits."""
+    limits: Limits = task.own_limits() if isinstance(task, Task) else Limits()
+    return limits
 
 
 def _public(cls: type) -> dict[str, Any]:
@@ -175,11 +178,7 @@ class Project:
     @cached_property
     def tasks(self) -> tuple[TaskView, ...]:
         """The tasks of the app that are not Celery's, by name."""
-        return tuple(
-            TaskView(name, task)
-            for name, task in sorted(self.app.tasks.items())
-            if not name.startswith(BUILT_IN)
-        )
+        return tuple(TaskView(task.name, task) for task in own_tasks(self.app))
 
     @cached_property
     def databases(self) -> Mapping[str, Mapping[str, Any]]:

@@ -28,6 +28,7 @@ from unstuck.pool import proc
 from unstuck.pool.board import CHILDREN, FIRST_CHILD, Column
 from unstuck.pool.death import memory_limit
 from unstuck.profile import PROFILE
+from unstuck.worker.task import own_tasks
 
 PACKAGES = ("unstuck", "celery", "kombu", "Django", "redis", "amqp")
 
@@ -39,7 +40,6 @@ OF_ONE_NODE = frozenset({"PROBE_ADDRESS", "RUNTIME_DIR", "RELEASE"})
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 LONGEST = 100
-BUILT_IN = "celery."
 
 
 def by_worker(worker: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def code_of(app: Any) -> dict[str, Any]:
     return {
         "versions": dict(_versions()),
         "settings": dict(_settings(app)),
-        "tasks": sorted(name for name in app.tasks if not name.startswith(BUILT_IN)),
+        "tasks": [task.name for task in own_tasks(app)],
     }
 
 

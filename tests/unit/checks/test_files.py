@@ -196,7 +196,7 @@ def test_calls_have_dotted_names_and_lines() -> None:
     app = Site(tasks=[(samples.asks_in_time, {}), (samples.waits_at_once, {})]).app()
     tasks = {view.name: view for view in Project.of(app).tasks}
 
-    calls = source.calls_in(tasks["sample.asks_in_time"].task)
+    calls = tasks["sample.asks_in_time"].calls
     names = [call.name for call in calls]
 
     assert names == ["smtplib.SMTP", "urllib.request.urlopen"]
@@ -213,8 +213,10 @@ def test_a_task_without_a_file_has_no_source() -> None:
     space: dict[str, Any] = {}
     exec("def typed_in(): ...", space)
     app = Site(tasks=[(space["typed_in"], {"name": "sample.x"})]).app()
-    assert source.calls_in(app.tasks["sample.x"]) == ()
-    assert source.calls_in(types.SimpleNamespace(run=types.resolve_bases)) == ()
+    assert source.source_of(app.tasks["sample.x"]) is None
+    assert source.source_of(types.SimpleNamespace(run=types.resolve_bases)) is None
+    (view,) = Project.of(app).tasks
+    assert view.calls == ()
 
 
 def test_what_was_read_is_forgotten_after_the_checks() -> None:

@@ -22,6 +22,7 @@ from unstuck.management.verbs._task_options import (
     said_by,
     unstuck_settings,
 )
+from unstuck.worker.task import own_tasks
 
 HELP = "each setting in force and where its value came from"
 
@@ -52,11 +53,7 @@ def run(options: dict[str, Any], out: TextIO) -> int:
 def _show_all(app: Any, as_json: bool, out: TextIO) -> None:
     celery = list(configuration.in_force(app.conf))
     ours = list(unstuck_settings())
-    tasks = {
-        name: said_by(task)
-        for name, task in sorted(app.tasks.items())
-        if not name.startswith("celery.")
-    }
+    tasks = {task.name: said_by(task) for task in own_tasks(app)}
     if as_json:
         speaking = {
             name: _task_json(app.tasks[name], said)
