@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from celery.app.routes import MapRoute, prepare
+from kombu import Queue
+
 from unstuck.core import broker
 from unstuck.letters.queue import asking, name_for
 from unstuck.rabbit import delays
@@ -66,7 +69,30 @@ def queue_in(route: Any) -> str:
     if isinstance(route, str):
         return route
     queue = route.get("queue") if isinstance(route, Mapping) else None
-    return queue if isinstance(queue, str) else ""
+    name = queue.name if isinstance(queue, Queue) else queue
+    return name if isinstance(name, str) else ""
+
+
+def routed_to(routes: Any, task: str) -> str | None:
+    """The queue that the routes name for a task: empty if they name none, ``None`` where
+    it cannot be seen, because a function decides."""
+    try:
+        routers = prepare(routes)
+    except (TypeError, ValueError):
+        return None  # They are malformed; Celery says so whenever a task is sent.
+    for router in routers:
+        if not isinstance(router, MapRoute):
+            return None
+        if route := router(task):
+            return queue_in(route)
+    return ""
+
+
+def queue_of(app: Any, task: Any) -> str | None:
+    """The queue that a task is sent to if its call does not say: ``None`` where it cannot
+    be seen, empty for the default one."""
+    own = queue_in({"queue": getattr(task, "queue", None)})
+    return own or routed_to(app.conf.task_routes, task.name)
 
 
 def count(

@@ -299,7 +299,11 @@ def test_a_classic_queue_that_loses_tasks(rabbitmq: RabbitMQ, api: str) -> None:
     slowly(lambda: "D023" in found_at(url, api))
     archive = Archive(
         nodes=(),
-        longest=(Longest(task="sample.nothing", seconds=100.0, at=system_clock()),),
+        longest=(
+            Longest(
+                task="sample.nothing", queue="celery", seconds=100.0, at=system_clock()
+            ),
+        ),
         letters=Letters(last_hour=0, day_before=0, first=None),
         letters_wait_since=None,
     )

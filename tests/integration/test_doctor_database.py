@@ -60,10 +60,13 @@ def letters(count: int, **known: Any) -> None:
         DeadLetter.objects.filter(pk__in=[row.pk for row in rows]).update(**known)
 
 
-def minute(seconds: float) -> None:
+def minute(seconds: float, queue: str = "celery") -> None:
     """A run that took so long."""
     TaskMinute.objects.create(
-        minute=system_clock(), task_name="shop.work", runtime_max=seconds
+        minute=system_clock(),
+        task_name="shop.work",
+        queue=queue,
+        runtime_max=seconds,
     )
 
 
@@ -116,6 +119,7 @@ def test_runs_that_come_close_to_each_timeout() -> None:
     """The soft limit, the visibility timeout, the time that a worker waits at its end."""
     minute(40.0)
     minute(112.0)
+    minute(110.0, "media")
 
     close = found()
 
@@ -123,6 +127,20 @@ def test_runs_that_come_close_to_each_timeout() -> None:
     assert close["D060"].facts["limit"] == 108
     assert close["D061"].facts["limit"] == 100
     assert all(each.since for each in close.values())
+
+
+def test_the_longest_run_from_each_queue() -> None:
+    """Each may have a timeout of its own."""
+    minute(40.0)
+    minute(90.0)
+    minute(30.0, "media")
+
+    longest = database.ask("default")[0]["archive"].longest
+
+    assert [(run.queue, run.seconds) for run in longest] == [
+        ("celery", 90.0),
+        ("media", 30.0),
+    ]
 
 
 def test_a_table_that_somebody_has_deleted() -> None:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from unstuck.addresses import safe_url
+from unstuck.addresses import safe, safe_url
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,12 @@ from unstuck.addresses import safe_url
         ),
         ("redis://h/0?password=pw&db=1", "redis://h/0?password=**&db=1"),
         ("redis://h:port;with/0", None),
+        ("redis://:pw@h:port", "…@h:port"),
+        ("redis//:pw@h", "…@h"),
+        ("user:pw@h:5672", "…@h:5672"),
+        ("amqp://guest@h//", "amqp://guest@h//"),
+        ("mailto:ops@shop.example", "mailto:ops@shop.example"),
+        ("ops@shop.example", "ops@shop.example"),
         ("no address", "no address"),
     ],
 )
@@ -33,3 +39,16 @@ def test_an_address_is_shown_without_what_opens_it(text: str, safe: str | None) 
 
     assert not re.search(r"pw|p1|p2|abc", found)
     assert found == (safe or found)
+
+
+def test_so_is_every_address_in_a_value() -> None:
+    """At any depth; a set becomes a list, in order."""
+    url = "redis://:pw@h/0"
+    found = safe({"urls": [url, {"of": (url, 7)}], 3: {url, "a"}, "none": None})
+
+    safely = "redis://:**@h/0"
+    assert found == {
+        "urls": [safely, {"of": [safely, 7]}],
+        3: ["a", safely],
+        "none": None,
+    }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from kombu import Queue
 
 from tests.unit.command import unstuck
 from unstuck import Celery, queues
@@ -32,6 +35,29 @@ def test_a_queue_that_a_task_names_is_known(app: Celery) -> None:
     app.tasks["shop.charge"].queue = "cards"
 
     assert queues.names_of(app) == ["celery", "cards", "unstuck.dead"]
+
+
+@pytest.mark.parametrize(
+    ("routes", "queue"),
+    [
+        (None, ""),
+        ({"mail.*": "mail"}, ""),
+        ({"*": "rest", "shop.charge": "cards"}, "cards"),
+        ({"shop.*": {"queue": Queue("cards")}}, "cards"),
+        ({re.compile(r"shop\.\w+"): {"queue": "cards"}}, "cards"),
+        ([{"shop.charge": "cards"}, {"*": "rest"}], "cards"),
+        ({"shop.*": {"routing_key": "shop"}}, ""),
+        ([{"mail.*": "mail"}, "shop.route"], None),
+        (lambda *_, **__: "cards", None),
+        ([("shop.*", {"queue": "cards"})], None),
+        (7, None),
+    ],
+)
+def test_where_the_routes_lead_a_task_is_known(
+    routes: object, queue: str | None
+) -> None:
+    """As Celery would take them: what a function decides and what is malformed is not."""
+    assert queues.routed_to(routes, "shop.charge") == queue
 
 
 @pytest.mark.django_db

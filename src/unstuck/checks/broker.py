@@ -8,9 +8,10 @@ from typing import Any
 from django.core.checks import CheckMessage, Warning
 
 from unstuck import profile
-from unstuck.checks.tasks import own_limits, own_tasks
+from unstuck.checks.view import own_limits
 from unstuck.configuration import MISSING, given
 from unstuck.project import spelled
+from unstuck.worker.task import own_tasks
 
 HARD = "task_time_limit"
 

@@ -172,7 +172,6 @@ AMQP_OPTIONS = frozenset(
         "on_unblocked",
         "password",
         "read_timeout",
-        "read_timeout",
         "socket_settings",
         "ssl",
         "userid",

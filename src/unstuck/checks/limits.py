@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning
 
+from unstuck.checks.kinds import is_count, is_flag, is_number, is_seconds
 from unstuck.configuration import MISSING, given
 from unstuck.core import publish
 from unstuck.core.limits import SOFT_SHARE
@@ -16,36 +17,18 @@ from unstuck.project import spelled
 Check = Callable[[Any], bool]
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
 def _or_none(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
 SECONDS = (
-    _or_none(lambda value: _number(value) and value > 0),
+    _or_none(lambda value: is_number(value) and value > 0),
     "a number of seconds above 0, or None",
 )
-DELAY = (
-    lambda value: _number(value) and value >= 0,
-    "a number of seconds, 0 or above",
-)
-COUNT = (
-    _or_none(lambda value: _whole(value) and value >= 0),
-    "a whole number, 0 or above, or None",
-)
+DELAY = (is_seconds, "a number of seconds, 0 or above")
+COUNT = (_or_none(is_count), "a whole number, 0 or above, or None")
 MAPPING = (lambda value: isinstance(value, Mapping), "a dict")
-FLAG = (_flag, "True or False")
+FLAG = (is_flag, "True or False")
 
 HARD = "task_time_limit"
 SOFT = "task_soft_time_limit"
@@ -55,10 +38,7 @@ RULES: Mapping[str, tuple[Check, str]] = {
     SOFT: SECONDS,
     "task_acks_late": FLAG,
     "task_reject_on_worker_lost": FLAG,
-    "worker_prefetch_multiplier": (
-        lambda value: _whole(value) and value >= 0,
-        "a whole number, 0 or above",
-    ),
+    "worker_prefetch_multiplier": (is_count, "a whole number, 0 or above"),
     "worker_pool": (
         lambda value: isinstance(value, (str, type)),
         "the name of a pool, or a class",
@@ -67,14 +47,14 @@ RULES: Mapping[str, tuple[Check, str]] = {
     "task_max_retries": COUNT,
     "task_default_retry_delay": DELAY,
     "task_retry_backoff": (
-        lambda value: _flag(value) or (_number(value) and value >= 0),
+        lambda value: is_flag(value) or is_seconds(value),
         "True, False or a factor of 0 or above",
     ),
     "task_retry_backoff_max": DELAY,
     "task_retry_jitter": FLAG,
     "worker_soft_shutdown_timeout": DELAY,
     "broker_connection_timeout": SECONDS,
-    "broker_connection_retry_on_startup": (_or_none(_flag), "True or False"),
+    "broker_connection_retry_on_startup": (_or_none(is_flag), "True or False"),
     "broker_connection_max_retries": COUNT,
     "worker_enable_prefetch_count_reduction": FLAG,
     "broker_pool_acquire_timeout": SECONDS,

@@ -14,7 +14,7 @@ from kombu.serialization import registry
 from unstuck.checks import known, source
 from unstuck.checks.rule import Found, found, rule
 from unstuck.checks.view import Project, shown
-from unstuck.queues import queue_in, routes_in
+from unstuck.queues import queue_in, queue_of, routes_in
 
 PICKLE = ("pickle", "application/x-python-serialize")
 
@@ -203,7 +203,8 @@ def _undeclared(project: Project) -> Iterator[Found]:
 def used_queues(project: Project) -> Iterator[tuple[str, str]]:
     """The queues that messages are sent to by name, and by whom."""
     name = "task_default_queue"
-    yield str(project.conf[name]), project.shown(name)
+    if _is_default_queue_used(project):
+        yield str(project.conf[name]), project.shown(name)
     for task, route in routes_in(project.conf.task_routes):
         if queue := queue_in(route):
             yield queue, f"The route of {task!r}"
@@ -214,6 +215,13 @@ def used_queues(project: Project) -> Iterator[tuple[str, str]]:
         options = entry.get("options") if isinstance(entry, Mapping) else None
         if queue := queue_in(options):
             yield queue, f"The beat entry {entry_name!r}"
+
+
+def _is_default_queue_used(project: Project) -> bool:
+    """Whether a task is sent there; where no queue is made, Celery asks for it at any call."""
+    return not project.conf.task_create_missing_queues or any(
+        queue_of(project.app, view.task) == "" for view in project.tasks
+    )
 
 
 def _is_accepted(serializer: Any, accepted: Any) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from types import ModuleType
-from typing import Any
 
 from unstuck.checks import known
 from unstuck.checks.rule import Found, found, rule
@@ -76,7 +74,7 @@ def settings_that_are_not_read(project: Project) -> Iterator[Found]:
     ignored = [
         (key, name)
         for key, name in _named_for_celery(project)
-        if not any(project.says(each) for each in (name, *_aliases_of(name)))
+        if not _is_said(project, name)
     ]
     if ignored:
         key, name = ignored[0]
@@ -95,16 +93,23 @@ def settings_that_are_not_read(project: Project) -> Iterator[Found]:
 )
 def settings_as_variables(project: Project) -> Iterator[Found]:
     """E023: the value looks set, and Celery's default is in force."""
-    for module in project.config_modules:
-        for name, setting, value in _variables(project, module):
-            yield found(
-                f"{module.__name__}.{name}",
-                name=name,
-                value=shown(value, name),
-                module=module.__name__,
-                key=project.spelled(setting),
-                setting=setting,
-            )
+    for each in _variables(project):
+        if not _may_be_the_projects(each.facts["name"]):
+            yield each
+
+
+@rule(
+    "W062",
+    title="a variable that bears the name of a setting",
+    says="{name} = {value} in {module} has the name of a setting of Celery's, of which the "
+    "project says nothing: the Celery app does not read the variable.",
+    remedy="If Celery shall know it, write {key}. Silence this if it is for code of yours.",
+)
+def variables_that_look_like_settings(project: Project) -> Iterator[Found]:
+    """W062: without a prefix it may be a constant of the project's own."""
+    for each in _variables(project):
+        if _may_be_the_projects(each.facts["name"]):
+            yield each
 
 
 def _unknown(project: Project) -> Iterator[tuple[Written, str]]:
@@ -143,27 +148,40 @@ def _named_for_celery(project: Project) -> Iterator[tuple[str, str]]:
             yield key, key[7:].lower()
 
 
-def _aliases_of(name: str) -> Iterator[str]:
-    for row in PROFILE:
-        if row.name == name:
-            yield from row.aliases
+def _is_said(project: Project, name: str) -> bool:
+    """Whether the project says anything of a setting, under any of its names."""
+    aliases = (alias for row in PROFILE if row.name == name for alias in row.aliases)
+    return any(map(project.says, (name, *aliases)))
 
 
-def _variables(project: Project, module: ModuleType) -> Iterator[tuple[str, str, Any]]:
-    """Variables of a module that bear the name of a setting and are not in force."""
-    is_settings = module is project.settings_module
-    for name, value in list(vars(module).items()):
-        setting = name.lower().removeprefix("celery_")
-        if is_settings and name.startswith("CELERY_"):
-            continue  # Django's settings: E022 sees those that are not read.
-        if (
-            setting in known.SETTINGS
-            and setting.startswith(known.NAMESPACES)
-            and not inspect.ismodule(value)
-            and not callable(value)
-            and project.conf.get(setting) != value
-        ):
-            yield name, setting, value
+def _variables(project: Project) -> Iterator[Found]:
+    """Variables that bear the name of a setting of which the project says nothing."""
+    for module in project.config_modules:
+        for name, value in list(vars(module).items()):
+            setting = name.lower().removeprefix("celery_")
+            if module is project.settings_module and name.startswith("CELERY_"):
+                continue  # Django's settings: E022 sees those that are not read.
+            if (
+                setting in known.SETTINGS
+                and setting.startswith(known.NAMESPACES)
+                and not inspect.ismodule(value)
+                and not callable(value)
+                and project.conf.get(setting) != value
+                and not _is_said(project, setting)
+            ):
+                yield found(
+                    f"{module.__name__}.{name}",
+                    name=name,
+                    value=shown(value, name),
+                    module=module.__name__,
+                    key=project.spelled(setting),
+                    setting=setting,
+                )
+
+
+def _may_be_the_projects(name: str) -> bool:
+    """Whether it is a constant that others may have given such a name, too."""
+    return name.isupper() and not name.startswith("CELERY_")
 
 
 def _spelled_like(each: Written, key: str) -> str:

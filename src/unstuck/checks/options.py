@@ -10,30 +10,19 @@ from celery.app.task import Task as CelerysTask
 from celery.utils.time import rate
 
 from unstuck.checks import known
+from unstuck.checks.kinds import is_count, is_flag, is_number, is_seconds
 from unstuck.checks.rule import Found, found, rule
 from unstuck.checks.view import Project, TaskView, shown
 
 Fits = Callable[[Any], bool]
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _seconds(value: Any) -> bool:
-    return _number(value) and value >= 0
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
+def _count_from_one(value: Any) -> bool:
+    return is_count(value) and value > 0
 
 
 def _factor(value: Any) -> bool:
-    return _flag(value) or _seconds(value)
+    return is_flag(value) or is_seconds(value)
 
 
 def _exceptions(value: Any) -> bool:
@@ -47,27 +36,27 @@ def _rate(value: Any) -> bool:
         rate(value)
     except (KeyError, ValueError, TypeError, AttributeError):
         return False
-    return not _flag(value)
+    return not is_flag(value)
 
 
 TYPES: dict[str, tuple[Fits, str]] = {
-    "time_limit": (_seconds, "a number of seconds"),
-    "soft_time_limit": (_seconds, "a number of seconds"),
-    "max_retries": (_count, "a whole number, 0 or above, or None"),
-    "default_retry_delay": (_seconds, "a number of seconds"),
+    "time_limit": (is_seconds, "a number of seconds"),
+    "soft_time_limit": (is_seconds, "a number of seconds"),
+    "max_retries": (is_count, "a whole number, 0 or above, or None"),
+    "default_retry_delay": (is_seconds, "a number of seconds"),
     "retry_backoff": (_factor, "True, False or a number of seconds"),
-    "retry_backoff_max": (_seconds, "a number of seconds"),
-    "retry_jitter": (_flag, "True or False"),
-    "acks_late": (_flag, "True or False"),
-    "reject_on_worker_lost": (_flag, "True or False"),
-    "ignore_result": (_flag, "True or False"),
-    "track_started": (_flag, "True or False"),
-    "retry_on_limit": (_flag, "True or False"),
-    "max_strikes": (_count, "a whole number above 0"),
+    "retry_backoff_max": (is_seconds, "a number of seconds"),
+    "retry_jitter": (is_flag, "True or False"),
+    "acks_late": (is_flag, "True or False"),
+    "reject_on_worker_lost": (is_flag, "True or False"),
+    "ignore_result": (is_flag, "True or False"),
+    "track_started": (is_flag, "True or False"),
+    "retry_on_limit": (is_flag, "True or False"),
+    "max_strikes": (_count_from_one, "a whole number above 0"),
     "autoretry_for": (_exceptions, "a tuple of exception classes"),
     "dont_autoretry_for": (_exceptions, "a tuple of exception classes"),
     "rate_limit": (_rate, "a number a second, or a text like '10/s', '10/m', '10/h'"),
-    "queue": (lambda value: not _number(value), "the name of a queue"),
+    "queue": (lambda value: not is_number(value), "the name of a queue"),
 }
 """What an option must be; ``None`` is always "not said"."""
 
@@ -132,7 +121,7 @@ def limits_of_zero(project: Project) -> Iterator[Found]:
         for option in ("time_limit", "soft_time_limit"):
             value = view.options.get(option)
             limit = getattr(view.task, option)
-            if value == 0 and _number(value) and limit:
+            if value == 0 and is_number(value) and limit:
                 yield found(
                     view.name, task=view.name, option=option, in_force=f"{limit:g}"
                 )

@@ -139,15 +139,14 @@ def backoff_that_is_cut(project: Project) -> Iterator[Found]:
     """W036: ``retry_backoff`` is seconds, and its maximum 600 unless said."""
     for view in project.tasks:
         first = view.options.get("retry_backoff")
-        most = view.options.get("retry_backoff_max")
-        if first and first is not True and first > (600 if most is None else most):
-            default = "" if most else ", which is 600 unless the task says it"
+        said = view.options.get("retry_backoff_max")
+        most = 600 if said is None else said
+        if first and first is not True and first > most:
+            default = (
+                "" if said is not None else ", which is 600 unless the task says it"
+            )
             yield found(
-                view.name,
-                task=view.name,
-                first=first,
-                most=most or 600,
-                default=default,
+                view.name, task=view.name, first=first, most=most, default=default
             )
 
 
@@ -217,7 +216,7 @@ def annotations_that_miss(project: Project) -> Iterator[Found]:
                 problem = f"wins over what {beaten[0]} says itself"
                 remedy = "Use the settings: a task's own option wins over those."
                 yield _annotation(key, name, options, problem, remedy)
-        elif name not in project.app.tasks:
+        elif name not in project.app.tasks and not project.load_error:
             remedy = "Correct the name, or remove it."
             yield _annotation(key, name, options, "is of no task here", remedy)
 

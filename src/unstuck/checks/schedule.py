@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 from celery.schedules import BaseSchedule, crontab
@@ -11,7 +12,8 @@ from celery.schedules import schedule as every
 
 from unstuck.checks import known
 from unstuck.checks.rule import Found, found, rule
-from unstuck.checks.view import Project, shown
+from unstuck.checks.view import Project, own_limits, shown
+from unstuck.queues import routed_to
 
 HOUR, DAY = 3600, 86400
 
@@ -34,13 +36,15 @@ PARTS: Mapping[str, tuple[tuple[type, ...], str]] = {
     remedy="{remedy}",
 )
 def entries_of_unknown_tasks(project: Project) -> Iterator[Found]:
-    """E032: silent for an entry with a queue of its own, which others may read."""
+    """E032: silent for an entry that goes elsewhere, by an option or by a route."""
     if project.load_error:
         return
     names = [view.name for view in project.tasks]
     for name, entry in _entries(project):
         task, options = entry.get("task"), entry.get("options") or {}
         if not task or task in project.app.tasks or "queue" in options:
+            continue
+        if routed_to(project.conf.task_routes, str(task)) != "":
             continue
         near = known.meant(str(task), names)
         remedy = (
@@ -84,8 +88,7 @@ def entries_that_overlap(project: Project) -> Iterator[Found]:
     for name, entry in _entries(project):
         task = project.app.tasks.get(entry.get("task"))
         period = _period(entry.get("schedule"))
-        own = getattr(task, "own_limits", None)
-        limit = own().hard if own else None
+        limit = own_limits(task).hard
         if limit and period and period <= limit and not _is_guarded(entry, task):
             yield found(
                 f"beat: {name}", entry=name, period=period, task=task.name, limit=limit
@@ -105,6 +108,7 @@ def entries_without_expiry(project: Project) -> Iterator[Found]:
         name
         for name, entry in _entries(project)
         if 0 < (_period(entry.get("schedule")) or 0) <= HOUR
+        and _comes_all_day(entry.get("schedule"))
         and not _is_guarded(entry, project.app.tasks.get(entry.get("task")))
     ]
     if names:
@@ -163,15 +167,18 @@ def _period(schedule: Any) -> float | None:
 
 
 def _period_of_crontab(schedule: crontab) -> float:
-    minutes, hours = sorted(schedule.minute), sorted(schedule.hour)
-    if len(minutes) > 1:
-        return 60.0 * _least_gap(minutes, 60)
-    return float(HOUR * _least_gap(hours, 24) if len(hours) > 1 else DAY)
+    """The least time from one run to the next, on days that have any."""
+    minutes = sorted(
+        60 * hour + minute for hour in schedule.hour for minute in schedule.minute
+    )
+    next_day = minutes[0] + DAY // 60
+    gap = min(later - one for one, later in pairwise([*minutes, next_day]))
+    return float(60 * gap)
 
 
-def _least_gap(values: list[int], around: int) -> int:
-    after = [*values[1:], values[0] + around]
-    return min(later - value for value, later in zip(values, after, strict=True))
+def _comes_all_day(schedule: Any) -> bool:
+    """Twice within the one hour of a crontab is not often."""
+    return not isinstance(schedule, crontab) or len(schedule.hour) > 1
 
 
 def _malformed(entry: str, part: str, value: Any, wanted: str) -> Found:

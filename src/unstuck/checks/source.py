@@ -83,12 +83,6 @@ def source_of(task: Any) -> Source | None:
     return _source_at(code.co_filename, code.co_firstlineno)
 
 
-def calls_in(task: Any) -> tuple[Call, ...]:
-    """Every call in the source of a task, with its dotted name and line."""
-    source = source_of(task)
-    return source.calls if source else ()
-
-
 def is_own(path: str) -> bool:
     """Whether a file is the project's, and of no package that is installed."""
     return not any(part in path for part in INSTALLED)

@@ -15,6 +15,21 @@ REUSE = "CELERY_DB_REUSE_MAX"
 
 
 @rule(
+    "E013",
+    title="times without a zone, in which nothing of ours can be kept",
+    says="USE_TZ = False, and unstuck keeps all its times with their zone: a database refuses "
+    "them (SQLite, MySQL) or gives them back without it (PostgreSQL).",
+    remedy="Set USE_TZ = True, Django's default. TIME_ZONE stays: forms, templates and the admin "
+    "show local times as before, and Django converts.",
+    anywhere=True,
+)
+def times_without_zones(project: Project) -> Iterator[Found]:
+    """E013: nothing would be archived, and the dashboard would fail."""
+    if apps.is_installed("unstuck") and not project.django.USE_TZ:
+        yield found("USE_TZ")
+
+
+@rule(
     "W061",
     title='"unstuck" is not in INSTALLED_APPS',
     says='INSTALLED_APPS has no "unstuck": dead letters stay on the broker, no worker records '

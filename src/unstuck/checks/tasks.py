@@ -10,20 +10,12 @@ from django.db import DEFAULT_DB_ALIAS
 
 from unstuck import conf
 from unstuck.checks import foreign_locks
+from unstuck.checks.view import own_limits
 from unstuck.core import publish
-from unstuck.core.limits import SOFT_SHARE, Limits
+from unstuck.core.limits import SOFT_SHARE
 from unstuck.project import spelled
 from unstuck.worker import lock_options
-from unstuck.worker.task import Task
-
-BUILT_IN = "celery."
-
-
-def own_tasks(app: Any) -> Iterator[Any]:
-    """The tasks of the app that are not Celery's, by name."""
-    for name, task in sorted(app.tasks.items()):
-        if not name.startswith(BUILT_IN):
-            yield task
+from unstuck.worker.task import own_tasks
 
 
 def could_not_be_loaded(app: Any, error: Exception | None) -> Iterator[CheckMessage]:
@@ -150,9 +142,3 @@ def locks_that_are_not_ours(app: Any) -> Iterator[CheckMessage]:
 def _any_waits_for_commit(app: Any) -> bool:
     said = [getattr(task, "publish", None) for task in own_tasks(app)]
     return publish.ON_COMMIT in (app.conf.task_publish, *said)
-
-
-def own_limits(task: Any) -> Limits:
-    """What a task itself says of its limits."""
-    limits: Limits = task.own_limits() if isinstance(task, Task) else Limits()
-    return limits

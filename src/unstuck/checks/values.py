@@ -13,6 +13,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.url import url_to_parts
 
 from unstuck.checks import known
+from unstuck.checks.kinds import is_number
 from unstuck.checks.limits import RULES as IN_PROFILE
 from unstuck.checks.rule import Found, found, rule
 from unstuck.checks.view import Project, shown
@@ -21,20 +22,16 @@ from unstuck.configuration import BROKER_OPTIONS, MISSING
 Fits = Callable[[Any], bool]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _is_list(value: Any) -> bool:
     return not isinstance(value, (str, bytes, Mapping)) and hasattr(value, "__iter__")
 
 
 BY_TYPE: Mapping[Any, tuple[Fits, str]] = {
     "bool": (lambda value: value in (0, 1), "True or False"),
-    "int": (_is_number, "a number"),
-    int: (_is_number, "a number"),
+    "int": (is_number, "a number"),
+    int: (is_number, "a number"),
     "float": (
-        lambda value: _is_number(value) or isinstance(value, timedelta),
+        lambda value: is_number(value) or isinstance(value, timedelta),
         "a number",
     ),
     "dict": (lambda value: isinstance(value, Mapping), "a dict"),

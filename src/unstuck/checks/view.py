@@ -14,18 +14,16 @@ from typing import Any
 from celery.app.defaults import _TO_NEW_KEY
 from django.apps import apps
 from django.conf import settings
-from kombu.utils.url import sanitize_url, url_to_parts
 
 from unstuck import configuration, profile, project
+from unstuck.addresses import safe
 from unstuck.checks.source import Call, Source, is_own, source_of
 from unstuck.configuration import MISSING, given
 from unstuck.core.limits import Limits
 from unstuck.core.settings import SECRET_SETTINGS
 from unstuck.letters.redact import redacted_kwargs
 from unstuck.project import spelled
-from unstuck.worker.task import OPTIONS
-
-BUILT_IN = "celery."
+from unstuck.worker.task import OPTIONS, Task, own_tasks
 
 LONGEST = 120
 """Characters of a value that a message shows."""
@@ -36,24 +34,8 @@ MOST_FILES = 2000
 
 def shown(value: Any, key: str = "") -> str:
     """A value for a message: short, and without what is secret."""
-    value = redacted_kwargs({key: value}, SECRET_SETTINGS)[key]
-    if isinstance(value, (list, tuple)):
-        text = repr(type(value)(map(_without_password, value)))
-    else:
-        text = repr(_without_password(value))
+    text = repr(safe(redacted_kwargs({key: value}, SECRET_SETTINGS)[key]))
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-
-
-def _without_password(value: Any) -> Any:
-    if not isinstance(value, str) or "@" not in value:
-        return value
-    try:
-        parts = url_to_parts(value)
-        if parts.scheme:
-            return sanitize_url(value) if parts.password else value
-    except ValueError:
-        pass  # It is none, and may have been meant as one.
-    return f"…@{value.rpartition('@')[2]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +76,7 @@ class TaskView:
     @cached_property
     def own_limits(self) -> Limits:
         """The time limits that the task itself gives."""
-        limits = getattr(self.task, "own_limits", Limits)()
-        return limits if isinstance(limits, Limits) else Limits()
+        return own_limits(self.task)
 
     @cached_property
     def source(self) -> Source | None:
@@ -110,6 +91,12 @@ class TaskView:
     def at(self, line: int) -> str:
         """A place in its source."""
         return self.source.where(line) if self.source else self.name
+
+
+def own_limits(task: Any) -> Limits:
+    """What a task itself says of its limits."""
+    limits: Limits = task.own_limits() if isinstance(task, Task) else Limits()
+    return limits
 
 
 def _public(cls: type) -> dict[str, Any]:
@@ -191,11 +178,7 @@ class Project:
     @cached_property
     def tasks(self) -> tuple[TaskView, ...]:
         """The tasks of the app that are not Celery's, by name."""
-        return tuple(
-            TaskView(name, task)
-            for name, task in sorted(self.app.tasks.items())
-            if not name.startswith(BUILT_IN)
-        )
+        return tuple(TaskView(task.name, task) for task in own_tasks(self.app))
 
     @cached_property
     def databases(self) -> Mapping[str, Mapping[str, Any]]:

@@ -57,6 +57,9 @@ class Here:
     sent_to: frozenset[str]
     """Those that something in the project sends to."""
 
+    goes_to: Mapping[str, str]
+    """By task: the queue that it is sent to, where that can be seen."""
+
     letters: str
     """The queue of the dead letters."""
 
@@ -178,9 +181,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Longest:
-    """The longest run of a task lately."""
+    """The longest run of a task from a queue lately."""
 
     task: str
+    queue: str
+    """Empty if nobody knows."""
+
     seconds: float
     at: datetime
 

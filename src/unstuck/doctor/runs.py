@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from unstuck.checks.broker import CONSUMER_TIMEOUT
@@ -65,11 +66,11 @@ def beyond_acknowledgement(seen: Seen) -> Iterator[Found]:
     """D062: what rabbitmq.conf says is not told to anybody; its default is assumed."""
     if seen.rabbit is None:
         return
-    told = [(consumer_timeout(queue), queue.name) for queue in seen.queues]
-    known = [(seconds, name) for seconds, name in told if seconds is not None]
-    limit, name = min(known, default=(float(CONSUMER_TIMEOUT), ""))
-    where = f" in {name}" if name else ", unless its configuration says otherwise"
-    for run in _longest(seen):
+    for run in seen.archive.longest if seen.archive else ():
+        queue = run.queue or seen.here.goes_to.get(run.task)
+        if queue is None:
+            continue
+        limit, where = _patience(seen, queue)
         if run.seconds >= CLOSE * limit:
             milliseconds = 2000 * max(run.seconds, limit)
             yield _of(run, limit=limit, where=where, milliseconds=milliseconds)
@@ -79,27 +80,30 @@ def beyond_acknowledgement(seen: Seen) -> Iterator[Found]:
     "D063",
     Level.ERROR,
     title="a time limit beyond what RabbitMQ waits for an acknowledgement",
-    says="{task} may run for {limit:g} s; in {queue} RabbitMQ waits for {seconds:g} s.",
+    says="{task} may run {limit}; in {queue} RabbitMQ waits for {seconds:g} s.",
     why="It closes the channel of the worker then, and hands out again all that the worker "
     "had in hand: the task runs twice.",
     remedy="`rabbitmqctl list_policies -p {vhost}` says which policy has consumer-timeout; set "
-    "{milliseconds:.0f} or more there",
+    "{enough}",
 )
 def may_run_beyond(seen: Seen) -> Iterator[Found]:
-    """D063: by a policy, which no static check (W007) can know. The longest is named."""
-    limits = [(each.hard or 0.0, name) for name, each in seen.here.limits.items()]
-    longest, task = max(limits, default=(0.0, ""))
+    """D063: by a policy, which no static check (W007) can know. Of the tasks that are sent
+    to the queue the longest is named."""
     for queue in seen.queues:
         seconds = consumer_timeout(queue)
-        if seconds is not None and longest >= seconds:
+        limit, task = max(_limits_in(seen, queue.name), default=(0.0, ""))
+        if seconds is not None and limit >= seconds:
+            is_bounded = limit < math.inf
             yield found(
                 queue.name,
                 task=task,
-                limit=longest,
+                limit=f"for {limit:g} s" if is_bounded else "for ever",
                 queue=queue.name,
                 seconds=seconds,
                 vhost=seen.rabbit.vhost if seen.rabbit else "/",
-                milliseconds=2000 * longest,
+                enough=f"{2000 * limit:.0f} or more there"
+                if is_bounded
+                else "twice the time_limit there that you give the task, in milliseconds",
             )
 
 
@@ -120,8 +124,30 @@ def beyond_shutdown(seen: Seen) -> Iterator[Found]:
             yield _of(run, limit=limit, twice=2 * run.seconds)
 
 
-def _longest(seen: Seen) -> tuple[Longest, ...]:
-    return seen.archive.longest if seen.archive else ()
+def _longest(seen: Seen) -> Iterator[Longest]:
+    """That of each task, from whatever queue."""
+    told: set[str] = set()
+    runs = seen.archive.longest if seen.archive else ()
+    for run in sorted(runs, key=lambda run: run.seconds, reverse=True):
+        if run.task not in told:
+            told.add(run.task)
+            yield run
+
+
+def _patience(seen: Seen, queue: str) -> tuple[float, str]:
+    """For how many seconds RabbitMQ waits for those who read a queue, and what says so."""
+    for each in seen.queues:
+        seconds = consumer_timeout(each)
+        if each.name == queue and seconds is not None:
+            return seconds, f" in {queue}"
+    return float(CONSUMER_TIMEOUT), ", unless its configuration says otherwise"
+
+
+def _limits_in(seen: Seen, queue: str) -> Iterator[tuple[float, str]]:
+    """How long each task may run that is sent to a queue."""
+    for task, limits in seen.here.limits.items():
+        if seen.here.goes_to.get(task) == queue:
+            yield limits.hard or math.inf, task
 
 
 def _of(run: Longest, **facts: object) -> Found:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import MappingProxyType
@@ -35,6 +35,15 @@ from unstuck.worker import lock_options, locked, many, quick, unique
 from unstuck.worker.deadlocks import is_database_deadlock
 from unstuck.worker.lock_options import LockOptions
 from unstuck.worker.policy import limits_of, policy_of, retry_delay_of, seconds_or_none
+
+BUILT_IN = "celery."
+
+
+def own_tasks(app: Any) -> Iterator[Any]:
+    """The tasks of an app that are not Celery's, by name."""
+    for name, task in sorted(app.tasks.items()):
+        if not name.startswith(BUILT_IN):
+            yield task
 
 
 class NotSaid:

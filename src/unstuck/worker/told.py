@@ -20,7 +20,7 @@ from typing import Any
 from celery.app.defaults import SETTING_KEYS
 
 from unstuck import conf, configuration
-from unstuck.addresses import safe_url
+from unstuck.addresses import safe
 from unstuck.core import alerts
 from unstuck.core.settings import SECRET_SETTINGS, SETTINGS
 from unstuck.letters.redact import redacted_kwargs, storable
@@ -28,6 +28,7 @@ from unstuck.pool import proc
 from unstuck.pool.board import CHILDREN, FIRST_CHILD, Column
 from unstuck.pool.death import memory_limit
 from unstuck.profile import PROFILE
+from unstuck.worker.task import own_tasks
 
 PACKAGES = ("unstuck", "celery", "kombu", "Django", "redis", "amqp")
 
@@ -39,7 +40,6 @@ OF_ONE_NODE = frozenset({"PROBE_ADDRESS", "RUNTIME_DIR", "RELEASE"})
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 LONGEST = 100
-BUILT_IN = "celery."
 
 
 def by_worker(worker: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def code_of(app: Any) -> dict[str, Any]:
     return {
         "versions": dict(_versions()),
         "settings": dict(_settings(app)),
-        "tasks": sorted(name for name in app.tasks if not name.startswith(BUILT_IN)),
+        "tasks": [task.name for task in own_tasks(app)],
     }
 
 
@@ -106,8 +106,9 @@ def _shown(name: str, value: Any) -> str:
         value = alerts.shown(value)
     if name == "beat_schedule":
         value = dict(_without_arguments(value))
-    safe = redacted_kwargs({name: value}, SECRET_SETTINGS)[name]
-    text = json.dumps(_plain(safe), sort_keys=True, ensure_ascii=False)
+    known = safe(redacted_kwargs({name: value}, SECRET_SETTINGS)[name])
+    text = json.dumps(storable(known), sort_keys=True, ensure_ascii=False)
+    text = ADDRESS.sub("", text)
     if len(text) <= LONGEST:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -118,22 +119,6 @@ def _without_arguments(schedule: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
     for name, entry in schedule.items():
         told = dict(entry) if isinstance(entry, Mapping) else {}
         yield name, {key: told[key] for key in told.keys() - {"args", "kwargs"}}
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case str():
-            return safe_url(value)
-        case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case set() | frozenset():
-            return sorted(str(item) for item in value)
-        case None | bool() | int() | float():
-            return storable(value)
-        case _:
-            return ADDRESS.sub("", storable(value))
 
 
 def _consumed(consumer: Any) -> Iterator[str]:

@@ -53,6 +53,39 @@ def test_variables_that_are_in_force_or_something_else_are_no_error(
     )
 
 
+@pytest.mark.parametrize("name", ["BROKER_URL", "CELERY_BROKER_URL", "broker_url"])
+def test_a_variable_of_which_a_setting_is_made_is_no_finding(
+    tmp_path: Path, name: str
+) -> None:
+    """E023, W062: `CELERY_BROKER_URL = BROKER_URL + "/0"`, for example."""
+    module = module_of(tmp_path, **{name: "redis://redis:6379"})
+    site = Site({"BROKER_URL": "redis://redis:6379/0"})
+
+    assert found_by("E023", site, config_modules=(module,)) == []
+    assert found_by("W062", site, config_modules=(module,)) == []
+
+
+def test_a_setting_that_is_said_under_another_name_is_said(tmp_path: Path) -> None:
+    """E023: Celery's own older name counts."""
+    module = module_of(tmp_path, task_acks_late=True)
+
+    site = Site({"ACKS_LATE": False})
+
+    assert found_by("E023", site, config_modules=(module,)) == []
+
+
+def test_a_constant_with_the_name_of_a_setting_is_a_warning(tmp_path: Path) -> None:
+    """W062, and no error: it may be the project's own."""
+    module = module_of(tmp_path, WORKER_CONCURRENCY=3)
+
+    (message,) = found_by("W062", Site(), config_modules=(module,))
+
+    assert message.id == "unstuck.W062"
+    assert "WORKER_CONCURRENCY = 3 in shop.celery" in message.msg
+    assert "CELERY_WORKER_CONCURRENCY" in str(message.hint)
+    assert found_by("E023", Site(), config_modules=(module,)) == []
+
+
 def test_a_password_in_the_settings_is_a_warning_that_does_not_repeat_it(
     tmp_path: Path,
 ) -> None:
@@ -163,7 +196,7 @@ def test_calls_have_dotted_names_and_lines() -> None:
     app = Site(tasks=[(samples.asks_in_time, {}), (samples.waits_at_once, {})]).app()
     tasks = {view.name: view for view in Project.of(app).tasks}
 
-    calls = source.calls_in(tasks["sample.asks_in_time"].task)
+    calls = tasks["sample.asks_in_time"].calls
     names = [call.name for call in calls]
 
     assert names == ["smtplib.SMTP", "urllib.request.urlopen"]
@@ -180,8 +213,10 @@ def test_a_task_without_a_file_has_no_source() -> None:
     space: dict[str, Any] = {}
     exec("def typed_in(): ...", space)
     app = Site(tasks=[(space["typed_in"], {"name": "sample.x"})]).app()
-    assert source.calls_in(app.tasks["sample.x"]) == ()
-    assert source.calls_in(types.SimpleNamespace(run=types.resolve_bases)) == ()
+    assert source.source_of(app.tasks["sample.x"]) is None
+    assert source.source_of(types.SimpleNamespace(run=types.resolve_bases)) is None
+    (view,) = Project.of(app).tasks
+    assert view.calls == ()
 
 
 def test_what_was_read_is_forgotten_after_the_checks() -> None:

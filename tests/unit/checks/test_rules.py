@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -46,6 +47,7 @@ def settings(**celery: Any) -> Site:
 FIRING: list[tuple[str, Site, str, str]] = [
     # The rule, the project, what the message shows of it, and a word of the remedy.
     ("E008", task(lock="report", on_busy="skipp"), "on_busy='skipp'", "docs/locks.md"),
+    ("E013", Site(django={"USE_TZ": False}), "USE_TZ = False", "TIME_ZONE stays"),
     (
         "E020",
         settings(TASK_TIME_LIMT=60),
@@ -185,6 +187,12 @@ FIRING: list[tuple[str, Site, str, str]] = [
         "default_retry_delay='60'",
         "leave it out",
     ),
+    (
+        "E026",
+        task(max_strikes=0),
+        "max_strikes=0, which must be a whole number above 0",
+        "leave it out",
+    ),
     ("E026", task(rate_limit="10/x"), "rate_limit='10/x'", "leave it out"),
     ("E027", task(max_retires=3), "max_retires=3", "max_retries?"),
     ("E027", task(timeout=3), "timeout=3", "time_limit?"),
@@ -245,15 +253,33 @@ FIRING: list[tuple[str, Site, str, str]] = [
     ),
     (
         "W042",
-        settings(TASK_QUEUES=[Queue("media")]),
+        Site({"TASK_QUEUES": [Queue("media")]}, [(S.plain, {})]),
         "CELERY_TASK_DEFAULT_QUEUE = 'celery'",
         "-Q celery",
+    ),
+    (
+        "E031",
+        Site(
+            {"TASK_QUEUES": [Queue("media")], "TASK_CREATE_MISSING_QUEUES": False},
+            [(S.plain, {"queue": "media"})],
+        ),
+        "CELERY_TASK_DEFAULT_QUEUE = 'celery'",
+        "Add it",
     ),
     (
         "E032",
         beat({"task": "sample.plane", "schedule": 9}),
         "'sample.plane'",
         "Did you mean 'sample.plain'?",
+    ),
+    (
+        "E032",
+        beat(
+            {"task": "billing.close", "schedule": 9},
+            TASK_ROUTES={"mail.*": "mail", "billing.*": {"rate_limit": 9}},
+        ),
+        "'billing.close'",
+        "import the task",
     ),
     ("E033", beat({"task": "sample.plain"}), "schedule = None", "Correct it"),
     ("E033", beat(every("9")), "schedule = '9'", "Correct it"),
@@ -265,7 +291,27 @@ FIRING: list[tuple[str, Site, str, str]] = [
         "every 300 s",
         "'expires': 300",
     ),
+    (
+        "W044",
+        beat(every(crontab(minute="0,50", hour=3)), options={"time_limit": 3600}),
+        "every 3000 s",
+        "'expires': 3000",
+    ),
+    (
+        "W044",
+        beat(every(crontab(minute="0,50", hour="3,4")), options={"time_limit": 900}),
+        "every 600 s",
+        "'expires': 600",
+    ),
+    (
+        "W044",
+        beat(every(crontab(minute=10, hour="0,22")), options={"time_limit": 7200}),
+        "every 7200 s",
+        "'expires': 7200",
+    ),
     ("W045", beat(every(timedelta(minutes=1))), "'nightly'", "'expires'"),
+    ("W045", beat(every(crontab(minute=0))), "'nightly'", "'expires'"),
+    ("W045", beat(every(crontab(minute="0,30", hour="9-17"))), "'nightly'", "expires"),
     (
         "W046",
         beat(every(crontab(hour=3, minute=0)), TIMEZONE="Europe/Berlin"),
@@ -389,6 +435,12 @@ FIRING: list[tuple[str, Site, str, str]] = [
         "above 3600",
     ),
     (
+        "W036",
+        task(autoretry_for=(OSError,), retry_backoff=5, retry_backoff_max=0),
+        "cut to 0 s by retry_backoff_max.",
+        "above 5",
+    ),
+    (
         "W037",
         task(S.retries_for_ever, bind=True),
         "self.retry(max_retries=None)",
@@ -489,6 +541,7 @@ FIRING: list[tuple[str, Site, str, str]] = [
 
 SILENT: list[tuple[str, Site]] = [
     ("E008", task(lock="report", lock_wait=5, lock_lease=60, on_busy="skip")),
+    ("E013", Site(django={"USE_TZ": True})),
     ("E030", settings(RESULT_SERIALIZER="pickle")),
     ("E020", Site({"TASK_TIME_LIMIT": 60}, namespace=None)),
     ("W021", Site({"TASK_TIME_LIMIT": 60}, namespace=None)),
@@ -541,6 +594,7 @@ SILENT: list[tuple[str, Site]] = [
         task(
             time_limit=60,
             max_retries=None,
+            max_strikes=1,
             rate_limit="10/m",
             autoretry_for=(OSError,),
             retry_backoff=True,
@@ -574,17 +628,39 @@ SILENT: list[tuple[str, Site]] = [
     ),
     ("W042", Site(TOPOLOGY, [(S.plain, {"queue": "media"})])),
     ("W042", task(queue="anything")),
+    ("W042", Site({"TASK_QUEUES": [Queue("media")]}, [(S.plain, {"queue": "media"})])),
+    (
+        "W042",
+        Site(
+            {"TASK_QUEUES": [Queue("media")], "TASK_ROUTES": {"*": "media"}},
+            [(S.plain, {})],
+        ),
+    ),
     ("E032", beat(every(9))),
     (
         "E032",
         beat({"task": "others.plain", "schedule": 9, "options": {"queue": "others"}}),
+    ),
+    *(
+        ("E032", beat({"task": "billing.close", "schedule": 9}, TASK_ROUTES=routes))
+        for routes in (
+            {"billing.*": {"queue": "billing"}},
+            {"billing.close": "billing"},
+            {re.compile(r"(billing|mail)\.\w+"): {"queue": Queue("billing")}},
+            [[("billing.*", {"queue": "billing"})]],
+            lambda *_, **__: "billing",
+            ["billing.routes.route"],
+        )
     ),
     ("E033", beat(every(crontab(), args=["a"], kwargs={}, options={}))),
     ("W044", beat(every(90.0), options={"time_limit": 60})),
     ("W044", beat(every(30.0, options={"expires": 30}), options={"time_limit": 60})),
     ("W044", beat(every(30.0))),
     ("W045", beat(every(60, options={"expires": 60}))),
+    ("W044", beat(every(crontab(minute="0,50", hour=3)), options={"time_limit": 900})),
+    ("W044", beat(every(crontab(minute=0, hour=3)), options={"time_limit": 7200})),
     ("W045", beat(every(crontab(hour=3, minute=0)))),
+    ("W045", beat(every(crontab(hour=3, minute="0,30")))),
     (
         "W046",
         Site(
@@ -689,6 +765,23 @@ def test_a_rule_says_the_value_and_the_remedy(
     assert value in text
     assert remedy in hint
     assert f"(docs/checks.md#{number.lower()})" in hint
+
+
+@pytest.mark.parametrize(
+    ("number", "site"),
+    [
+        ("E032", beat({"task": "sample.plane", "schedule": 9})),
+        ("W041", Site({"TASK_ROUTES": {"sample.plane": "media"}}, [(S.plain, {})])),
+        ("W057", settings(TASK_ANNOTATIONS={"sample.plane": {"rate_limit": 1}})),
+    ],
+)
+def test_a_task_is_not_missed_where_tasks_cannot_be_imported(
+    number: str, site: Site
+) -> None:
+    """W004 says that they cannot; what they would have been nobody knows."""
+    assert len(found_by(number, site)) == 1
+
+    assert found_by(number, site, load_error=ImportError("No module")) == []
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,11 @@ def test_settings_that_cannot_be_read_are_an_error() -> None:
         ("E024", {"BROKER_URL": "redis//:hunter2@cache"}),
         ("E024", {"BROKER_URL": "redis://:hunter2@cache:port"}),
         ("W038", {"RESULT_BACKEND": "redis://:hunter2@cache", "RESULT_EXPIRES": 0}),
+        ("W021", {"SHOP_URL": "redis://:hunter2@a/0;redis://:hunter2@b/0"}),
+        ("W021", {"SHOP_URL": "redis://cache/0?password=hunter2"}),
+        ("W021", {"SHOP_URL": {"urls": ["redis://:hunter2@a/0"]}}),
+        ("W021", {"SHOP_URL": [{"url": ("amqp://me:hunter2@a//",)}]}),
+        ("W021", {"SHOP_URL": {"redis://:hunter2@a/0"}}),
     ],
 )
 def test_no_message_has_a_password(number: str, celery: dict[str, Any]) -> None:

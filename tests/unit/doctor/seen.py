@@ -42,6 +42,7 @@ HERE = Here(
     limits={"shop.send": Limits(soft=270, hard=300)},
     queues=frozenset({"celery", "media"}),
     sent_to=frozenset({"celery"}),
+    goes_to={"shop.send": "celery"},
     letters="unstuck.dead",
     given_away_after=None,
     shutdown_seconds=25,
@@ -89,7 +90,7 @@ ROW = Row(
 
 ARCHIVE = Archive(
     nodes=(ROW,),
-    longest=(Longest(task="shop.send", seconds=20.0, at=EARLIER),),
+    longest=(Longest(task="shop.send", queue="celery", seconds=20.0, at=EARLIER),),
     letters=Letters(last_hour=2, day_before=48, first=EARLIER),
     letters_wait_since=None,
 )
@@ -174,9 +175,9 @@ def here(on: Seen = WELL, **known: Any) -> Seen:
     return replace(on, here=replace(on.here, **known))
 
 
-def longest(seconds: float, on: Seen = WELL) -> Seen:
+def longest(seconds: float, on: Seen = WELL, queue: str = "celery") -> Seen:
     """With a longest run of so many seconds."""
-    run = Longest(task="shop.send", seconds=seconds, at=EARLIER)
+    run = Longest(task="shop.send", queue=queue, seconds=seconds, at=EARLIER)
     return replace(on, archive=replace(ARCHIVE, longest=(run,)))
 
 

@@ -26,6 +26,7 @@ MEMORY = Memory(used=95, most=100, of="its maxmemory")
 RABBITS = Memory(used=95, most=100, of="the limit of rabbit@a")
 SHELL = Process1(command="sh", is_first=False, is_above=True, hears_sigterm=False)
 TTL = {"message-ttl": 60_000}
+IN_A_MINUTE = {"consumer-timeout": 60_000}
 POLICY = {"policy": "ttl"}
 
 
@@ -166,9 +167,31 @@ FIRING: list[tuple[str, Seen, str, str]] = [
     ),
     (
         "D063",
-        s.on_queue(definition={"consumer-timeout": 60_000, **TTL}),
+        s.on_queue(definition={**IN_A_MINUTE, **TTL}),
         "shop.send may run for 300 s; in celery RabbitMQ waits for 60 s",
         "600000",
+    ),
+    (
+        "D062",
+        s.longest(100.0, s.on_queue(definition=IN_A_MINUTE)),
+        "waits for 60 s in celery",
+        "consumer_timeout = 200000",
+    ),
+    (
+        "D062",
+        s.longest(100.0, s.on_queue(definition=IN_A_MINUTE), queue=""),
+        "waits for 60 s in celery",
+        "consumer_timeout = 200000",
+    ),
+    (
+        "D063",
+        s.here(
+            s.on_queue(definition=IN_A_MINUTE),
+            limits={"shop.send": Limits(), "shop.import": Limits(hard=300)},
+            goes_to={"shop.send": "celery", "shop.import": "celery"},
+        ),
+        "shop.send may run for ever; in celery RabbitMQ waits for 60 s",
+        "twice the time_limit there that you give the task",
     ),
     ("D064", s.longest(40.0), "40.0 s; a worker that stops waits for 25 s", "= 80"),
     (
@@ -237,6 +260,16 @@ SILENT: list[tuple[str, Seen]] = [
     ("D055", replace(s.node(started_at=s.NOW), archive=replace(s.ARCHIVE, nodes=()))),
     ("D060", s.longest(240.0)),
     ("D062", s.longest(2000.0)),
+    ("D062", s.longest(100.0, s.on_queue(definition=IN_A_MINUTE), queue="media")),
+    (
+        "D062",
+        s.here(s.longest(2000.0, s.ON_RABBIT, queue=""), goes_to={}),
+    ),
+    (
+        "D063",
+        s.here(s.on_queue(definition=IN_A_MINUTE), goes_to={"shop.send": "media"}),
+    ),
+    ("D063", s.here(s.on_queue(definition=IN_A_MINUTE), goes_to={})),
     (
         "D072",
         s.two_nodes(
@@ -269,6 +302,22 @@ def test_it_finds(number: str, seen: Seen, words: str, mend: str) -> None:
 def test_it_does_not_find(number: str, seen: Seen) -> None:
     """What is near to it, and well."""
     assert found_by(number, seen) == []
+
+
+def test_each_queue_of_a_task_has_a_timeout_of_its_own() -> None:
+    """D062 looks at the longest run from each; the others at the longest of all."""
+    runs = tuple(
+        replace(s.ARCHIVE.longest[0], queue=queue, seconds=seconds)
+        for queue, seconds in (("celery", 100.0), ("media", 250.0))
+    )
+    seen = s.on_queue(definition=IN_A_MINUTE)
+    seen = replace(seen, archive=replace(s.ARCHIVE, longest=runs))
+
+    (early,) = found_by("D062", seen)
+    (near,) = found_by("D060", seen)
+
+    assert "has run for 100.0 s; RabbitMQ waits for 60 s in celery" in early.what
+    assert "has run for 250.0 s" in near.what
 
 
 @pytest.mark.parametrize("seen", [s.WELL, s.ON_RABBIT])

@@ -102,7 +102,7 @@ def _longest(alias: str, now: datetime) -> tuple[Longest, ...]:
     minutes = TaskMinute.objects.using(alias).filter(minute__gt=now - HISTORY)
     tasks = (
         minutes.order_by()
-        .values("task_name")
+        .values("task_name", "queue")
         .annotate(longest=Max("runtime_max"))
         .filter(longest__gt=SHORT_SECONDS)
         .order_by("-longest")[:MOST_TASKS]
@@ -110,9 +110,12 @@ def _longest(alias: str, now: datetime) -> tuple[Longest, ...]:
     return tuple(
         Longest(
             task=each["task_name"],
+            queue=each["queue"],
             seconds=each["longest"],
             at=minutes.filter(
-                task_name=each["task_name"], runtime_max__gte=each["longest"]
+                task_name=each["task_name"],
+                queue=each["queue"],
+                runtime_max__gte=each["longest"],
             ).aggregate(at=Max("minute"))["at"],
         )
         for each in tasks

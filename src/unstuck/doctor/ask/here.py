@@ -14,6 +14,7 @@ from unstuck.core.errors import UnstuckError
 from unstuck.core.limits import Limits
 from unstuck.doctor.facts import Code, Here
 from unstuck.letters.queue import name_for
+from unstuck.queues import queue_of
 from unstuck.worker import told
 
 
@@ -35,6 +36,7 @@ def here_of(app: Celery) -> Here:
         limits=dict(_limits(view)),
         queues=frozenset(app.amqp.queues.consume_from),
         sent_to=frozenset(queue for queue, _ in used_queues(view)),
+        goes_to=dict(_destinations(view)),
         letters=name_for(app),
         given_away_after=seconds_until_given_away(view),
         shutdown_seconds=float(shutdown or 0),
@@ -55,3 +57,10 @@ def _limits(view: Project) -> Iterator[tuple[str, Limits]]:
     for each in view.tasks:
         task = each.task
         yield each.name, Limits(soft=task.soft_time_limit, hard=task.time_limit)
+
+
+def _destinations(view: Project) -> Iterator[tuple[str, str]]:
+    for each in view.tasks:
+        queue = queue_of(view.app, each.task)
+        if queue is not None:
+            yield each.name, queue or str(view.conf.task_default_queue)

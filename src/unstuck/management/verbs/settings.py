@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, TextIO
 
 from unstuck import conf, configuration, project
-from unstuck.addresses import safe_url
+from unstuck.addresses import safe
 from unstuck.configuration import InForce
 from unstuck.core import alerts
 from unstuck.core.errors import UnstuckError
@@ -22,6 +22,7 @@ from unstuck.management.verbs._task_options import (
     said_by,
     unstuck_settings,
 )
+from unstuck.worker.task import own_tasks
 
 HELP = "each setting in force and where its value came from"
 
@@ -52,11 +53,7 @@ def run(options: dict[str, Any], out: TextIO) -> int:
 def _show_all(app: Any, as_json: bool, out: TextIO) -> None:
     celery = list(configuration.in_force(app.conf))
     ours = list(unstuck_settings())
-    tasks = {
-        name: said_by(task)
-        for name, task in sorted(app.tasks.items())
-        if not name.startswith("celery.")
-    }
+    tasks = {task.name: said_by(task) for task in own_tasks(app)}
     if as_json:
         speaking = {
             name: _task_json(app.tasks[name], said)
@@ -142,5 +139,4 @@ def _safe(row: InForce) -> Any:
     """The value without passwords, also those within URLs."""
     if row.name == "ALERTS":
         return alerts.shown(row.value)
-    value = redacted_kwargs({row.name: row.value}, SECRET_SETTINGS)[row.name]
-    return safe_url(value) if isinstance(value, str) else value
+    return safe(redacted_kwargs({row.name: row.value}, SECRET_SETTINGS)[row.name])
