@@ -18,6 +18,7 @@ from tests.unit.recorder.seen import about, incident, minute, run
 from unstuck import Celery, admin_actions
 from unstuck.core.clock import system_clock
 from unstuck.core.verdict import Reason
+from unstuck.dashboard.frames import HIDDEN
 from unstuck.models import AuditEntry, DeadLetter, Incident, Node, TaskMinute, TaskRun
 from unstuck.operations import replay_letter
 from unstuck.pool.board import Board
@@ -172,6 +173,47 @@ def test_arguments_are_shown_redacted_with_the_permission(
     assert "s3cret" not in shown
     assert "s3cret" in body
     assert page("change", letter) in text_of(client, LIST, q="Köln")
+
+
+def test_what_exceptions_say_is_hidden_without_the_permission(
+    client: Client, app: Celery
+) -> None:
+    """They quote arguments: of letters and of runs, in lists, on pages, and searched for."""
+    said = {
+        "exception_message": "no such customer mina",
+        "traceback": f"{TRACEBACK}mina\n",
+    }
+    letter = archived(app, **said)
+    recorded(run(**{"exception_type": "ValueError", **said}))
+    login(client, "view_deadletter", "view_taskrun")
+
+    for url in (LIST, list_of("taskrun"), page("change", letter), row_of(TaskRun)):
+        shown = text_of(client, url)
+        assert "mina" not in shown, url
+        assert "ValueError" in shown, url
+    for url in (page("change", letter), row_of(TaskRun)):
+        shown = text_of(client, url)
+        assert f"ValueError: {HIDDEN}" in shown
+        assert "/srv/shop/billing.py" in shown
+    assert page("change", letter) not in text_of(client, LIST, q="mina")
+    assert "0 task runs" in text_of(client, list_of("taskrun"), q="mina")
+    assert "1 task run" in text_of(client, list_of("taskrun"), q="ValueError")
+
+
+def test_edited_arguments_in_the_audit_are_hidden_without_the_permission(
+    client: Client, app: Celery
+) -> None:
+    """All else that an entry says is shown."""
+    replay_letter(app, archived(app), who="bob", args=[471108154711], kwargs={})
+    login(client, "view_auditentry")
+    user = User.objects.get()
+
+    shown = text_of(client, row_of(AuditEntry))
+    assert "471108154711" not in shown
+    assert "shop.charge" in shown
+    user.user_permissions.add(Permission.objects.get(codename="view_payload"))
+
+    assert "471108154711" in text_of(client, row_of(AuditEntry))
 
 
 OURS = [model for model in site._registry if model._meta.app_label == "unstuck"]

@@ -10,12 +10,10 @@ from unstuck.dashboard.access import Viewer
 from unstuck.dashboard.edit import as_json
 from unstuck.dashboard.page import page, show
 from unstuck.dashboard.paging import slice_of
+from unstuck.dashboard.payload import without_arguments
 from unstuck.dashboard.queries import archive
 from unstuck.dashboard.reading import Parts
 from unstuck.dashboard.words import ACTIONS
-
-ARGUMENTS = ("args", "kwargs")
-"""Details of an entry that are arguments of a task, redacted."""
 
 LONGEST = 255
 
@@ -36,8 +34,7 @@ def audit(request: HttpRequest, viewer: Viewer) -> HttpResponse:
 
 
 def _details(details: dict[str, Any], viewer: Viewer) -> str:
-    hidden = () if viewer.sees_payload else ARGUMENTS
-    return as_json({k: v for k, v in details.items() if k not in hidden})
+    return as_json(details if viewer.sees_payload else without_arguments(details))
 
 
 def _text(request: HttpRequest, name: str) -> str:
