@@ -13,15 +13,14 @@ from unstuck.dashboard.paging import slice_of
 from unstuck.dashboard.payload import without_arguments
 from unstuck.dashboard.queries import archive
 from unstuck.dashboard.reading import Parts
+from unstuck.dashboard.text import text_in
 from unstuck.dashboard.words import ACTIONS
-
-LONGEST = 255
 
 
 @page("unstuck.view_auditentry")
 def audit(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """What fits the URL, newest first."""
-    asked = {name: _text(request, name) for name in ("who", "what", "text")}
+    asked = {name: text_in(request, name) for name in ("who", "what", "text")}
     found = archive.audit(who=asked["who"], what=asked["what"])
     slow = archive.quoting(asked["text"])
     part = Parts().read(lambda: slice_of(found, "at", request.GET, slow=slow))
@@ -35,7 +34,3 @@ def audit(request: HttpRequest, viewer: Viewer) -> HttpResponse:
 
 def _details(details: dict[str, Any], viewer: Viewer) -> str:
     return as_json(details if viewer.sees_payload else without_arguments(details))
-
-
-def _text(request: HttpRequest, name: str) -> str:
-    return request.GET.get(name, "").replace("\x00", "").strip()[:LONGEST]

@@ -19,8 +19,9 @@ from unstuck.core.planned import Planned, Where, Why
 from unstuck.dashboard.access import OPERATE, Viewer
 from unstuck.dashboard.page import page, show
 from unstuck.dashboard.reading import Part, Parts
+from unstuck.dashboard.text import text_in
 from unstuck.dashboard.views.replay import LONGEST_WHY
-from unstuck.dashboard.views.running import asked, text_in
+from unstuck.dashboard.views.running import asked
 from unstuck.dashboard.words import PLANNED
 from unstuck.planned import MOST_SHOWN, Failure, Live, Wanted
 
