@@ -12,17 +12,15 @@ from django.urls import URLPattern, path, reverse
 from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.text import Truncator
 from django.utils.timezone import localtime
 
 from unstuck import admin_actions, selection
 from unstuck.admin_readonly import (
-    ReadOnlyAdmin,
+    EndedAdmin,
     TaskFilter,
     block,
-    exception_of,
-    mebibytes,
     readable,
+    sees_payload,
 )
 from unstuck.models import DeadLetter
 
@@ -60,16 +58,59 @@ class ReplayedFilter(admin.SimpleListFilter):
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(ReadOnlyAdmin):
+class DeadLetterAdmin(EndedAdmin):
     """Dead letters: everybody with view permission looks, operators act."""
 
-    list_display = ("task", "reason", "ending", "buried", "replayed")
+    list_display = ("task", "reason", "happened", "buried", "replayed")
     list_filter = ("reason", ReplayedFilter, "buried_at", TaskFilter)
     date_hierarchy = "buried_at"
-    search_fields = ("task_id", "task_name", "exception_type", "exception_message")
     actions = ("replay_selected", "purge_selected")
     change_form_template = "admin/unstuck/deadletter/change_form.html"
     large = LARGE
+    instead = {
+        **EndedAdmin.instead,
+        "shown_args": "hidden_arguments",
+        "shown_kwargs": "hidden_arguments",
+        "shown_headers": "hidden_arguments",
+    }
+    fieldsets = (
+        (None, {"fields": ("task", "task_id", "queue", "reason", "cause")}),
+        (
+            "What happened",
+            {
+                "fields": (
+                    "shown_exception",
+                    "shown_traceback",
+                    "shown_stack",
+                    "shown_soft_stack",
+                    "shown_waiting_for",
+                )
+            },
+        ),
+        ("Arguments", {"fields": ("shown_args", "shown_kwargs", "shown_headers")}),
+        (
+            "When and where",
+            {
+                "fields": (
+                    "buried_at",
+                    "attempts",
+                    "deliveries",
+                    "runtime_seconds",
+                    "cpu_seconds",
+                    "memory",
+                    "node",
+                    "pid",
+                    "child_age_seconds",
+                    "fingerprint",
+                    "letter_id",
+                )
+            },
+        ),
+        (
+            "Replay",
+            {"fields": ("replay_of_link", "replayed_at", "replayed_as_link")},
+        ),
+    )
 
     # -- who may see what
 
@@ -86,60 +127,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             queryset = queryset.filter(selection.contains(word, arguments=arguments))
         return queryset, False
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        arguments: tuple[str, ...]
-        if sees_payload(request):
-            arguments = ("shown_args", "shown_kwargs", "shown_headers")
-        else:
-            arguments = ("hidden_arguments",)
-        return (
-            (None, {"fields": ("task", "task_id", "queue", "reason", "cause")}),
-            (
-                "What happened",
-                {
-                    "fields": (
-                        "exception",
-                        "shown_traceback",
-                        "shown_stack",
-                        "shown_soft_stack",
-                        "shown_waiting_for",
-                    )
-                },
-            ),
-            ("Arguments", {"fields": arguments}),
-            (
-                "When and where",
-                {
-                    "fields": (
-                        "buried_at",
-                        "attempts",
-                        "deliveries",
-                        "runtime_seconds",
-                        "cpu_seconds",
-                        "rss",
-                        "node",
-                        "pid",
-                        "child_age_seconds",
-                        "fingerprint",
-                        "letter_id",
-                    )
-                },
-            ),
-            (
-                "Replay",
-                {"fields": ("replay_of_link", "replayed_at", "replayed_as_link")},
-            ),
-        )
-
     # -- what is shown
-
-    @admin.display(description="task", ordering="task_name")
-    def task(self, letter: DeadLetter) -> str:
-        return letter.task_name or "(unknown)"
-
-    @admin.display(description="ending")
-    def ending(self, letter: DeadLetter) -> str:
-        return Truncator(letter.cause or exception_of(letter) or "-").chars(80)
 
     @admin.display(description="buried", ordering="buried_at")
     def buried(self, letter: DeadLetter) -> str:
@@ -150,26 +138,6 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     def replayed(self, letter: DeadLetter) -> str:
         """Whether somebody has looked after it."""
         return "yes" if letter.replayed_at else "no"
-
-    @admin.display(description="exception")
-    def exception(self, letter: DeadLetter) -> SafeString | str:
-        return block(exception_of(letter))
-
-    @admin.display(description="traceback")
-    def shown_traceback(self, letter: DeadLetter) -> SafeString | str:
-        return block(letter.traceback)
-
-    @admin.display(description="stack")
-    def shown_stack(self, letter: DeadLetter) -> SafeString | str:
-        return block(letter.stack)
-
-    @admin.display(description="stack at the soft limit")
-    def shown_soft_stack(self, letter: DeadLetter) -> SafeString | str:
-        return block(letter.soft_stack)
-
-    @admin.display(description="waiting for")
-    def shown_waiting_for(self, letter: DeadLetter) -> SafeString | str:
-        return block(letter.waiting_for)
 
     @admin.display(description="positional")
     def shown_args(self, letter: DeadLetter) -> SafeString | str:
@@ -186,10 +154,6 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     @admin.display(description="arguments")
     def hidden_arguments(self, letter: DeadLetter) -> str:
         return HIDDEN
-
-    @admin.display(description="memory")
-    def rss(self, letter: DeadLetter) -> str:
-        return mebibytes(letter.rss_bytes)
 
     @admin.display(description="replay of")
     def replay_of_link(self, letter: DeadLetter) -> SafeString | str:
@@ -282,11 +246,6 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         text = f"There is no dead letter {pk}; somebody may have purged it."
         self.message_user(request, text, messages.WARNING)
         return HttpResponseRedirect(_url())
-
-
-def sees_payload(request: HttpRequest) -> bool:
-    """Whether this user may see the arguments of tasks."""
-    return request.user.has_perm("unstuck.view_payload")
 
 
 def _link(task_id: str) -> SafeString | str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
+from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
 from django.utils.formats import date_format
 from django.utils.html import format_html
@@ -16,6 +18,9 @@ from django.utils.timezone import localtime
 
 from unstuck import conf
 from unstuck.core.histogram import Histogram
+from unstuck.dashboard.access import PAYLOAD
+from unstuck.dashboard.frames import HIDDEN, without_messages
+from unstuck.dashboard.payload import without_arguments
 from unstuck.models import (
     Alert,
     AuditEntry,
@@ -43,6 +48,8 @@ class ReadOnlyAdmin(ModelAdmin):
     list_per_page = 50
     large: tuple[str, ...] = ()
     """Columns that the list does not read."""
+    instead: Mapping[str, str] = {}
+    """What may quote arguments, and what those see instead who may not see these."""
 
     class Media:
         css = STYLE
@@ -53,6 +60,30 @@ class ReadOnlyAdmin(ModelAdmin):
         name = f"{self.opts.app_label}_{self.opts.model_name}_changelist"
         listing = match is not None and match.url_name == name
         return rows.defer(*self.large) if listing else rows
+
+    def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
+        """Only the filters that the page offers.
+
+        By any other, the number of rows would tell what is in columns that not everybody
+        may see.
+        """
+        offered = [getattr(f, "parameter_name", f) for f in self.list_filter]
+        return lookup.split(LOOKUP_SEP)[0] in [*offered, self.date_hierarchy]
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        return self._seen_by(request, super().get_list_display(request))
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        return [
+            (title, {**options, "fields": self._seen_by(request, options["fields"])})
+            for title, options in super().get_fieldsets(request, obj)
+        ]
+
+    def _seen_by(self, request: HttpRequest, names: Iterable[Any]) -> tuple[str, ...]:
+        if sees_payload(request):
+            return tuple(names)
+        # Several may have the same instead.
+        return tuple(dict.fromkeys(self.instead.get(name, name) for name in names))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -81,14 +112,75 @@ class TaskFilter(admin.SimpleListFilter):
         return queryset if name is None else queryset.filter(task_name=name)
 
 
+class EndedAdmin(ReadOnlyAdmin):
+    """What letters and runs have in common: how a task ended."""
+
+    search_fields = ("task_id", "task_name", "exception_type", "exception_message")
+    instead: Mapping[str, str] = {
+        "happened": "happened_in_short",
+        "shown_exception": "exception_in_short",
+        "shown_traceback": "traceback_in_short",
+    }
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        """What was found would tell what exceptions say."""
+        fields = super().get_search_fields(request)
+        seen = sees_payload(request)
+        return [name for name in fields if seen or name != "exception_message"]
+
+    @admin.display(description="task", ordering="task_name")
+    def task(self, ended: DeadLetter | TaskRun) -> str:
+        return ended.task_name or "(unknown)"
+
+    @admin.display(description="what happened")
+    def happened(self, ended: DeadLetter | TaskRun) -> str:
+        return _short(ended.cause or _exception_of(ended))
+
+    @admin.display(description="what happened")
+    def happened_in_short(self, ended: DeadLetter | TaskRun) -> str:
+        return _short(ended.cause or ended.exception_type)
+
+    @admin.display(description="exception")
+    def shown_exception(self, ended: DeadLetter | TaskRun) -> SafeString | str:
+        return block(_exception_of(ended))
+
+    @admin.display(description="exception")
+    def exception_in_short(self, ended: DeadLetter | TaskRun) -> SafeString | str:
+        says = HIDDEN if ended.exception_message else ""
+        return block(_together(ended.exception_type, says))
+
+    @admin.display(description="traceback")
+    def shown_traceback(self, ended: DeadLetter | TaskRun) -> SafeString | str:
+        return block(ended.traceback)
+
+    @admin.display(description="traceback")
+    def traceback_in_short(self, ended: DeadLetter | TaskRun) -> SafeString | str:
+        return block(without_messages(ended.traceback))
+
+    @admin.display(description="stack")
+    def shown_stack(self, ended: DeadLetter | TaskRun) -> SafeString | str:
+        return block(ended.stack)
+
+    @admin.display(description="stack at the soft limit")
+    def shown_soft_stack(self, ended: DeadLetter | TaskRun) -> SafeString | str:
+        return block(ended.soft_stack)
+
+    @admin.display(description="waiting for")
+    def shown_waiting_for(self, ended: DeadLetter | TaskRun) -> SafeString | str:
+        return block(ended.waiting_for)
+
+    @admin.display(description="memory")
+    def memory(self, ended: DeadLetter | TaskRun) -> str:
+        return mebibytes(ended.rss_bytes)
+
+
 @admin.register(TaskRun)
-class TaskRunAdmin(ReadOnlyAdmin):
+class TaskRunAdmin(EndedAdmin):
     """Each run that did not simply succeed; with ``RECORD_SUCCESSES`` any run."""
 
     list_display = ("task", "ending", "verdict", "happened", "runtime", "ended")
     list_filter = ("ending", "swallowed_soft_limit", "ended_at", TaskFilter)
     date_hierarchy = "ended_at"
-    search_fields = ("task_id", "task_name", "exception_type", "exception_message")
     large = ("traceback", "stack", "soft_stack", "waiting_for")
     fieldsets = (
         (
@@ -141,14 +233,6 @@ class TaskRunAdmin(ReadOnlyAdmin):
         ),
     )
 
-    @admin.display(description="task", ordering="task_name")
-    def task(self, run: TaskRun) -> str:
-        return run.task_name or "(unknown)"
-
-    @admin.display(description="what happened")
-    def happened(self, run: TaskRun) -> str:
-        return Truncator(run.cause or exception_of(run) or "-").chars(80)
-
     @admin.display(description="runtime", ordering="runtime_seconds")
     def runtime(self, run: TaskRun) -> str:
         return seconds(run.runtime_seconds)
@@ -162,30 +246,6 @@ class TaskRunAdmin(ReadOnlyAdmin):
     def ended(self, run: TaskRun) -> str:
         """When, short enough for a column."""
         return date_format(localtime(run.ended_at), "Y-m-d H:i")
-
-    @admin.display(description="exception")
-    def shown_exception(self, run: TaskRun) -> SafeString | str:
-        return block(exception_of(run))
-
-    @admin.display(description="traceback")
-    def shown_traceback(self, run: TaskRun) -> SafeString | str:
-        return block(run.traceback)
-
-    @admin.display(description="stack")
-    def shown_stack(self, run: TaskRun) -> SafeString | str:
-        return block(run.stack)
-
-    @admin.display(description="stack at the soft limit")
-    def shown_soft_stack(self, run: TaskRun) -> SafeString | str:
-        return block(run.soft_stack)
-
-    @admin.display(description="waiting for")
-    def shown_waiting_for(self, run: TaskRun) -> SafeString | str:
-        return block(run.waiting_for)
-
-    @admin.display(description="memory")
-    def memory(self, run: TaskRun) -> str:
-        return mebibytes(run.rss_bytes)
 
     @admin.display(description="memory growth")
     def memory_growth(self, run: TaskRun) -> str:
@@ -350,11 +410,16 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     date_hierarchy = "at"
     search_fields = ("who", "target", "why")
     fields = ("at", "who", "what", "target", "why", "shown_details")
+    instead = {"shown_details": "details_in_short"}
 
     @admin.display(description="details")
     def shown_details(self, entry: AuditEntry) -> SafeString | str:
         """What was done, in full."""
         return block(readable(entry.details))
+
+    @admin.display(description="details")
+    def details_in_short(self, entry: AuditEntry) -> SafeString | str:
+        return block(readable(without_arguments(entry.details)))
 
 
 @admin.register(OutboxMessage)
@@ -416,6 +481,11 @@ class AlertAdmin(ReadOnlyAdmin):
         return block(readable(alert.facts))
 
 
+def sees_payload(request: HttpRequest) -> bool:
+    """Whether this user may see the arguments of tasks."""
+    return request.user.has_perm(PAYLOAD)
+
+
 def block(text: str) -> SafeString | str:
     """Text of several lines as it is, escaped."""
     if not text:
@@ -428,12 +498,6 @@ def readable(value: Any) -> str:
     if value is None:
         return "could not be read"
     return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def exception_of(ended: DeadLetter | TaskRun) -> str:
-    """What was raised, on one line; empty when nothing was."""
-    parts = (ended.exception_type, ended.exception_message)
-    return ": ".join(part for part in parts if part)
 
 
 def mebibytes(size: int | None) -> str:
@@ -450,3 +514,16 @@ def percentiles(text: str) -> str:
 def seconds(duration: float | None) -> str:
     """A duration for people."""
     return "-" if duration is None else f"{duration:.3g} s"
+
+
+def _exception_of(ended: DeadLetter | TaskRun) -> str:
+    """What was raised, on one line; empty when nothing was."""
+    return _together(ended.exception_type, ended.exception_message)
+
+
+def _together(exception_type: str, says: str) -> str:
+    return ": ".join(part for part in (exception_type, says) if part)
+
+
+def _short(text: str) -> str:
+    return Truncator(text or "-").chars(80)

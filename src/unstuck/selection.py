@@ -17,7 +17,7 @@ from unstuck.models import DeadLetter
 SHORTEST_PREFIX = 4
 """A shorter one would fit by accident."""
 
-SEARCHED = ("task_id", "task_name", "cause", "exception_type", "exception_message")
+SEARCHED = ("task_id", "task_name", "cause", "exception_type")
 
 ROW_ID = re.compile(r"[0-9]{1,18}")
 UUID_PREFIX = re.compile(r"[0-9a-f-]{4,36}", re.IGNORECASE)
@@ -58,11 +58,16 @@ def select(
 
 
 def contains(text: str, *, arguments: bool = True) -> Q:
-    """Letters that have ``text`` in their ids, their ending or their shown arguments."""
+    """Letters that have ``text`` in their ids, their ending or their shown arguments.
+
+    Messages of exceptions quote arguments, and are searched with these only.
+    """
     condition = Q()
     for field in SEARCHED:
         condition |= Q(**{f"{field}__icontains": text})
-    return condition | in_arguments(text) if arguments else condition
+    if not arguments:
+        return condition
+    return condition | Q(exception_message__icontains=text) | in_arguments(text)
 
 
 def in_arguments(text: str) -> Q:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from html import unescape
 from typing import Any
 
 import pytest
+from django.contrib.admin import site
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
@@ -15,6 +18,7 @@ from tests.unit.recorder.seen import about, incident, minute, run
 from unstuck import Celery, admin_actions
 from unstuck.core.clock import system_clock
 from unstuck.core.verdict import Reason
+from unstuck.dashboard.frames import HIDDEN
 from unstuck.models import AuditEntry, DeadLetter, Incident, Node, TaskMinute, TaskRun
 from unstuck.operations import replay_letter
 from unstuck.pool.board import Board
@@ -56,6 +60,25 @@ def operator(client: Client) -> Client:
     return login(client, "view_deadletter", "operate")
 
 
+def recorded(*seen: Any) -> None:
+    """Store facts, and the row of a node, the way the recorder does."""
+    facts.store(seen)
+    Presence(about(name=f"celery@{SCRIPT}"), Board()).tell()
+
+
+def list_of(model: str) -> str:
+    return reverse(f"admin:unstuck_{model}_changelist")
+
+
+def row_of(model: Any) -> str:
+    """The page of the only row there is."""
+    name = f"admin:unstuck_{model._meta.model_name}_change"
+    return reverse(name, args=[model._default_manager.get().pk])
+
+
+RECORDS = (TaskRun, TaskMinute, Incident, Node)
+
+
 def act(client: Client, action: str, *letters: DeadLetter, **more: Any) -> Any:
     """Choose an action in the list, and confirm it when ``more`` says so."""
     rows = [letter.pk for letter in letters]
@@ -72,11 +95,11 @@ def test_nobody_looks_without_permission(client: Client, app: Celery) -> None:
         assert client.get(url).status_code == 403
 
 
-def test_the_list_shows_what_ended_a_task(viewer: Client, app: Celery) -> None:
+def test_the_list_shows_what_ended_a_task(admin_client: Client, app: Celery) -> None:
     """Task, reason and ending."""
     archived(app, reason=Reason.HARD_LIMIT, exception_message="card refused")
 
-    listed = text_of(viewer, LIST)
+    listed = text_of(admin_client, LIST)
 
     assert "shop.charge" in listed
     assert "hard limit" in listed
@@ -152,6 +175,81 @@ def test_arguments_are_shown_redacted_with_the_permission(
     assert page("change", letter) in text_of(client, LIST, q="Köln")
 
 
+def test_what_exceptions_say_is_hidden_without_the_permission(
+    client: Client, app: Celery
+) -> None:
+    """They quote arguments: of letters and of runs, in lists, on pages, and searched for."""
+    said = {
+        "exception_message": "no such customer mina",
+        "traceback": f"{TRACEBACK}mina\n",
+    }
+    letter = archived(app, **said)
+    recorded(run(**{"exception_type": "ValueError", **said}))
+    login(client, "view_deadletter", "view_taskrun")
+
+    for url in (LIST, list_of("taskrun"), page("change", letter), row_of(TaskRun)):
+        shown = text_of(client, url)
+        assert "mina" not in shown, url
+        assert "ValueError" in shown, url
+    for url in (page("change", letter), row_of(TaskRun)):
+        shown = text_of(client, url)
+        assert f"ValueError: {HIDDEN}" in shown
+        assert "/srv/shop/billing.py" in shown
+    assert page("change", letter) not in text_of(client, LIST, q="mina")
+    assert "0 task runs" in text_of(client, list_of("taskrun"), q="mina")
+    assert "1 task run" in text_of(client, list_of("taskrun"), q="ValueError")
+
+
+def test_edited_arguments_in_the_audit_are_hidden_without_the_permission(
+    client: Client, app: Celery
+) -> None:
+    """All else that an entry says is shown."""
+    replay_letter(app, archived(app), who="bob", args=[471108154711], kwargs={})
+    login(client, "view_auditentry")
+    user = User.objects.get()
+
+    shown = text_of(client, row_of(AuditEntry))
+    assert "471108154711" not in shown
+    assert "shop.charge" in shown
+    user.user_permissions.add(Permission.objects.get(codename="view_payload"))
+
+    assert "471108154711" in text_of(client, row_of(AuditEntry))
+
+
+OURS = [model for model in site._registry if model._meta.app_label == "unstuck"]
+
+
+@pytest.mark.parametrize("model", OURS, ids=lambda model: model.__name__)
+def test_rows_are_not_filtered_by_what_is_hidden(
+    admin_client: Client, model: Any
+) -> None:
+    """How many there are would tell: a URL has the filters that the page offers only."""
+    admin = site._registry[model]
+    offered = {*map(str, admin.list_filter), str(admin.date_hierarchy)}
+    url = list_of(model._meta.model_name)
+    hidden = {field.name for field in model._meta.fields} - offered
+    assert hidden
+
+    for name in hidden:
+        for lookup in (name, f"{name}__icontains", f"{name}__isnull"):
+            assert admin_client.get(url, {lookup: "1"}).status_code == 400, lookup
+
+
+@pytest.mark.parametrize("model", OURS, ids=lambda model: model.__name__)
+def test_rows_are_filtered_by_what_the_page_offers(
+    admin_client: Client, model: Any
+) -> None:
+    """Each link of the page leads to a list and not to an error."""
+    recorded(run(), minute(), incident())
+    url = list_of(model._meta.model_name)
+    links = set(re.findall(r'href="(\?[^"]+)"', text_of(admin_client, url)))
+    if model in RECORDS:
+        assert links
+
+    for link in links:
+        assert admin_client.get(url + unescape(link)).status_code == 200, link
+
+
 def test_what_tasks_say_is_escaped(admin_client: Client, app: Celery) -> None:
     """On every page that shows it."""
     letter = archived(
@@ -194,7 +292,9 @@ def test_what_tasks_say_is_escaped(admin_client: Client, app: Celery) -> None:
         {"buried_at__year": "2026", "buried_at__month": "5"},
     ],
 )
-def test_letters_are_found(viewer: Client, app: Celery, query: dict[str, str]) -> None:
+def test_letters_are_found(
+    admin_client: Client, app: Celery, query: dict[str, str]
+) -> None:
     """By id, name, what was raised, and by the filters."""
     wanted = archived(app, task_id="abcd-1", exception_message="card refused")
     other = archived(
@@ -202,7 +302,7 @@ def test_letters_are_found(viewer: Client, app: Celery, query: dict[str, str]) -
     )
     replay_letter(app, other, who="bob")
 
-    listed = text_of(viewer, LIST, **query)
+    listed = text_of(admin_client, LIST, **query)
 
     assert page("change", wanted) in listed
     assert page("change", other) not in listed
@@ -365,25 +465,6 @@ def test_the_audit_is_read_only(admin_client: Client, app: Celery) -> None:
     assert "delete_selected" not in text_of(
         admin_client, reverse("admin:unstuck_auditentry_changelist")
     )
-
-
-def recorded(*seen: Any) -> None:
-    """Store facts, and the row of a node, the way the recorder does."""
-    facts.store(seen)
-    Presence(about(name=f"celery@{SCRIPT}"), Board()).tell()
-
-
-def list_of(model: str) -> str:
-    return reverse(f"admin:unstuck_{model}_changelist")
-
-
-def row_of(model: Any) -> str:
-    """The page of the only row there is."""
-    name = f"admin:unstuck_{model._meta.model_name}_change"
-    return reverse(name, args=[model._default_manager.get().pk])
-
-
-RECORDS = (TaskRun, TaskMinute, Incident, Node)
 
 
 @pytest.mark.parametrize("model", RECORDS)

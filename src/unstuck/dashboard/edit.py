@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from django import forms
 from django.utils.translation import gettext as _
@@ -84,16 +83,21 @@ def is_editable(letter: DeadLetter) -> bool:
 
 
 def completed(letter: DeadLetter, edited: Arguments) -> Arguments:
-    """The edited arguments with what was redacted put back where it was.
+    """The edited arguments, with all that was left as it was shown as the message has it.
 
-    Raises ``EditError`` where it is not clear what was there.
+    What is shown has lost something: what is redacted, and the types of dates, decimal
+    numbers and UUIDs. Raises ``EditError`` where it is not clear what was there.
     """
+    before = shown(letter)
     try:
         args, kwargs, _embed = json.loads(bytes(letter.message))
     except (ValueError, TypeError) as error:
         raise EditError(_("The body of the message cannot be read.")) from error
+    if before is None:
+        raise EditError(_("The body of the message cannot be read."))
     return Arguments(
-        _put_back(edited.args, args, "args"), _put_back(edited.kwargs, kwargs, "kwargs")
+        _put_back(edited.args, _Before(before.args, args), "args"),
+        _put_back(edited.kwargs, _Before(before.kwargs, kwargs), "kwargs"),
     )
 
 
@@ -102,48 +106,86 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _put_back(edited: Any, original: Any, where: str) -> Any:
+class _Before(NamedTuple):
+    """A value as it was shown, and as it is in the message."""
+
+    shown: Any
+    original: Any
+
+
+_NOTHING = _Before(None, None)
+
+
+def _put_back(edited: Any, before: _Before, where: str) -> Any:
+    if _is_left(edited, before):
+        return before.original
     if edited == REDACTED:
-        if original is _NOTHING:
-            raise EditError(
-                _("At %(where)s there is no redacted value to keep; give a new one.")
-                % {"where": where}
-            )
-        return original
+        raise EditError(
+            _("At %(where)s there is no redacted value to keep; give a new one.")
+            % {"where": where}
+        )
     match edited:
         case list():
-            if REDACTED in edited and not _is_as_long(edited, original):
-                raise EditError(
-                    _(
-                        "%(where)s has another length than before: which redacted value "
-                        "is meant is not clear. Give new ones."
-                    )
-                    % {"where": where}
-                )
+            befores = _items(edited, _pairs(before), where)
             return [
-                _put_back(item, _item(original, number), f"{where}[{number}]")
+                _put_back(item, befores[number], f"{where}[{number}]")
                 for number, item in enumerate(edited)
             ]
         case dict():
             return {
-                name: _put_back(item, _value(original, name), f"{where}.{name}")
+                name: _put_back(item, _value(before, name), f"{where}.{name}")
                 for name, item in edited.items()
             }
         case _:
             return edited
 
 
-_NOTHING = object()
+def _is_left(edited: Any, before: _Before) -> bool:
+    # As text: in Python 1, 1.0 and True are equal.
+    return before is not _NOTHING and as_json(edited) == as_json(before.shown)
 
 
-def _is_as_long(edited: list[Any], original: Any) -> bool:
-    return isinstance(original, list) and len(original) == len(edited)
+def _items(edited: list[Any], pairs: list[_Before], where: str) -> list[_Before]:
+    """What each item of a list was before: the one in its place, or one that has moved."""
+    in_place = len(edited) == len(pairs)
+    if REDACTED in edited and not in_place:
+        raise EditError(
+            _(
+                "%(where)s has another length than before: which redacted value "
+                "is meant is not clear. Give new ones."
+            )
+            % {"where": where}
+        )
+    known = _by_what_was_shown(pairs)
+    places = pairs if in_place else [_NOTHING] * len(edited)
+    return [
+        place if _is_left(item, place) else known.get(as_json(item), place)
+        for item, place in zip(edited, places, strict=True)
+    ]
 
 
-def _item(original: Any, number: int) -> Any:
-    fits = isinstance(original, list) and number < len(original)
-    return original[number] if fits else _NOTHING
+def _by_what_was_shown(pairs: list[_Before]) -> dict[str, _Before]:
+    """The items of a list by what was shown; by what several are shown as, none."""
+    known: dict[str, _Before] = {}
+    for pair in pairs:
+        text = as_json(pair.shown)
+        alike = known.setdefault(text, pair).original == pair.original
+        known[text] = pair if alike and pair.shown != REDACTED else _NOTHING
+    return known
 
 
-def _value(original: Any, name: str) -> Any:
-    return original.get(name, _NOTHING) if isinstance(original, Mapping) else _NOTHING
+def _pairs(before: _Before) -> list[_Before]:
+    shown, original = before
+    if not isinstance(shown, list) or not isinstance(original, list):
+        return []
+    if len(shown) != len(original):
+        return []
+    return [_Before(*pair) for pair in zip(shown, original, strict=True)]
+
+
+def _value(before: _Before, name: str) -> _Before:
+    shown, original = before
+    if not isinstance(shown, dict) or not isinstance(original, dict):
+        return _NOTHING
+    known = name in shown and name in original
+    return _Before(shown[name], original[name]) if known else _NOTHING

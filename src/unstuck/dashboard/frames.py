@@ -9,11 +9,13 @@ from unstuck.core.frames import is_foreign
 from unstuck.letters.letter import OTHERS, SEPARATOR
 
 FRAME = re.compile(
-    r'^[\s|]*File "(?P<path>[^"\n]+)", line (?P<line>\d+), in (?P<function>\S+)[^\n]*'
-    r"(?:\n[\s|]+(?P<code>\S[^\n]*))?",
+    r'^(?P<margin>[ \t|]*)File "(?P<path>[^"\n]+)", line (?P<line>\d+), '
+    r"in (?P<function>\S+)[^\n]*"
+    # Code is deeper than its frame; a frame without any is followed by the exception.
+    r"(?:\n(?P=margin)[ \t]+(?P<code>\S[^\n]*))?",
     re.M,
 )
-RAISED = re.compile(r"[\s|+]*(?P<type>[A-Za-z_][\w.]*)(?::|$)")
+RAISED = re.compile(r"[\s|+]*(?P<type>[A-Za-z_][\w.<>]*)(?::|$)")
 JOINTS = (
     "Traceback (most recent call last):",
     "Stack (most recent call last):",
@@ -56,19 +58,24 @@ def without_messages(traceback: str) -> str:
     like nothing in particular.
     """
     shown: list[str] = []
-    in_frames, code_may_follow = False, False
+    in_frames, margin, code_may_follow = False, "", False
     for line in traceback.splitlines():
         stripped = line.strip(" |+-")
-        if stripped in JOINTS or FRAME.match(line):
-            in_frames, code_may_follow = True, bool(FRAME.match(line))
+        code_follows, code_may_follow = code_may_follow, False
+        if frame := FRAME.match(line):
+            in_frames, margin, code_may_follow = True, frame["margin"], True
             shown.append(line)
-        elif in_frames and code_may_follow and line.startswith((" ", "  |")):
-            # One line of code, and the marks below it.
-            code_may_follow = False
+        elif stripped in JOINTS:
+            in_frames, margin = True, "  "
             shown.append(line)
-        elif in_frames and stripped and not stripped.strip("^~ "):
-            shown.append(line)
-        elif in_frames and (raised := RAISED.match(line)):
+        elif in_frames and line.startswith(margin):
+            # One line of code, and the marks below it. Code is deeper than its frame:
+            # of a frame without any, the exception may come next.
+            is_code = code_follows and line[len(margin) :].startswith((" ", "\t"))
+            if is_code or not stripped.strip("^~ "):
+                shown.append(line)
+        elif in_frames:
             in_frames = False
-            shown.append(f"{raised['type']}: {HIDDEN}")
+            if raised := RAISED.match(line):
+                shown.append(f"{raised['type']}: {HIDDEN}")
     return "\n".join(shown)

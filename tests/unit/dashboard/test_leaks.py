@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from tests.unit.dashboard.test_access import NEEDS, WITH_ROW
 from tests.unit.dead import archived
 from tests.unit.recorder.seen import run
 from unstuck import Celery
-from unstuck.dashboard.frames import HIDDEN, without_messages
+from unstuck.dashboard.frames import HIDDEN, place_of, without_messages
 from unstuck.models import AuditEntry, DeadLetter
 from unstuck.operations import replay_letter
 from unstuck.recorder import facts
@@ -142,6 +144,80 @@ def test_a_traceback_without_messages_keeps_where_it_was() -> None:
         "    charge(customer)",
         "    ^^^^^^^^^^^^^^^^",
         f"shop.PayError: {HIDDEN}",
+    ]
+
+
+def _compiled() -> Callable[[BaseException], None]:
+    """A function of which there are frames, and no source: as of Cython."""
+    names: dict[str, Any] = {}
+    source = "def pay(error):\n    raise error\n"
+    exec(compile(source, "/srv/shop/pay.pyx", "exec"), names)
+    pay: Callable[[BaseException], None] = names["pay"]
+    return pay
+
+
+def _raised(error: Exception) -> Exception:
+    """The same, once it was raised where there is no source."""
+    try:
+        _compiled()(error)
+    except type(error):
+        return error
+    raise AssertionError("It was not raised")
+
+
+def test_what_is_raised_where_there_is_no_source_is_no_code() -> None:
+    """Alone and in a group, whatever its message and its name look like."""
+
+    class Refused(Exception):
+        pass
+
+    said = f"{ARGUMENT}\n      {ARGUMENT}\n{ARGUMENT}: x"
+    errors = [_raised(KeyError(said)), _raised(Refused(said))]
+    group = _raised(ExceptionGroup(ARGUMENT, errors))
+    for error in (*errors, group):
+        text = "".join(traceback.format_exception(error))
+        assert ARGUMENT in text
+
+        shown = without_messages(text)
+
+        assert ARGUMENT not in shown
+        assert f"{type(error).__name__}: {HIDDEN}" in shown
+        assert 'File "/srv/shop/pay.pyx", line 2, in pay' in shown
+        place = place_of(text)
+        assert place is not None
+        assert (place.function, place.code) == ("pay", "")
+
+
+def test_frames_go_on_behind_what_is_left_out() -> None:
+    """The further lines of a statement, and frames that come again and again."""
+    shown = without_messages(
+        """Traceback (most recent call last):
+  File "/srv/shop/pay.py", line 7, in charge
+    charge(
+    ~~~~~~^
+        customer,
+        ^^^^^^^^^
+    )
+  [Previous line repeated 3 more times]
+  File "/srv/shop/pay.py", line 9, in book
+    eval(text)
+  File "<string>", line 1
+    mina@
+        ^
+SyntaxError: invalid syntax
+"""
+    )
+
+    assert shown.splitlines() == [
+        "Traceback (most recent call last):",
+        '  File "/srv/shop/pay.py", line 7, in charge',
+        "    charge(",
+        "    ~~~~~~^",
+        "        ^^^^^^^^^",
+        '  File "/srv/shop/pay.py", line 9, in book',
+        "    eval(text)",
+        "        ^",
+        f"SyntaxError: {HIDDEN}",
     ]
 
 

@@ -10,20 +10,17 @@ from unstuck.dashboard.access import Viewer
 from unstuck.dashboard.edit import as_json
 from unstuck.dashboard.page import page, show
 from unstuck.dashboard.paging import slice_of
+from unstuck.dashboard.payload import without_arguments
 from unstuck.dashboard.queries import archive
 from unstuck.dashboard.reading import Parts
+from unstuck.dashboard.text import text_in
 from unstuck.dashboard.words import ACTIONS
-
-ARGUMENTS = ("args", "kwargs")
-"""Details of an entry that are arguments of a task, redacted."""
-
-LONGEST = 255
 
 
 @page("unstuck.view_auditentry")
 def audit(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """What fits the URL, newest first."""
-    asked = {name: _text(request, name) for name in ("who", "what", "text")}
+    asked = {name: text_in(request, name) for name in ("who", "what", "text")}
     found = archive.audit(who=asked["who"], what=asked["what"])
     slow = archive.quoting(asked["text"])
     part = Parts().read(lambda: slice_of(found, "at", request.GET, slow=slow))
@@ -36,9 +33,4 @@ def audit(request: HttpRequest, viewer: Viewer) -> HttpResponse:
 
 
 def _details(details: dict[str, Any], viewer: Viewer) -> str:
-    hidden = () if viewer.sees_payload else ARGUMENTS
-    return as_json({k: v for k, v in details.items() if k not in hidden})
-
-
-def _text(request: HttpRequest, name: str) -> str:
-    return request.GET.get(name, "").replace("\x00", "").strip()[:LONGEST]
+    return as_json(details if viewer.sees_payload else without_arguments(details))

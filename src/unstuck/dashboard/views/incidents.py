@@ -11,15 +11,15 @@ from unstuck.dashboard.page import page, show
 from unstuck.dashboard.paging import slice_of
 from unstuck.dashboard.queries import archive
 from unstuck.dashboard.reading import Parts, reading
+from unstuck.dashboard.text import text_in
 
 LARGE = ("stack", "waiting_for", "details")
-LONGEST = 255
 
 
 @page("unstuck.view_incident")
 def incidents(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """Those of a kind and a node, newest first."""
-    asked = {name: _text(request, name) for name in ("kind", "node")}
+    asked = {name: text_in(request, name) for name in ("kind", "node")}
     found = archive.incidents(**asked).defer(*LARGE)
     rows = Parts().read(lambda: slice_of(found, "at", request.GET))
     return show(request, viewer, "incidents.html", {"slice": rows, "asked": asked})
@@ -34,7 +34,3 @@ def incident(request: HttpRequest, viewer: Viewer, pk: int) -> HttpResponse:
         raise Http404(_("There is no incident %(row)s.") % {"row": pk})
     context = {"incident": found, "details": as_json(found.details)}
     return show(request, viewer, "incident.html", context)
-
-
-def _text(request: HttpRequest, name: str) -> str:
-    return request.GET.get(name, "").replace("\x00", "").strip()[:LONGEST]

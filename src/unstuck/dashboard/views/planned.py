@@ -19,8 +19,9 @@ from unstuck.core.planned import Planned, Where, Why
 from unstuck.dashboard.access import OPERATE, Viewer
 from unstuck.dashboard.page import page, show
 from unstuck.dashboard.reading import Part, Parts
+from unstuck.dashboard.text import text_in
 from unstuck.dashboard.views.replay import LONGEST_WHY
-from unstuck.dashboard.views.running import asked, text_in
+from unstuck.dashboard.views.running import asked
 from unstuck.dashboard.words import PLANNED
 from unstuck.planned import MOST_SHOWN, Failure, Live, Wanted
 
@@ -135,10 +136,11 @@ def _act(request: HttpRequest, viewer: Viewer, verb: str) -> HttpResponse:
     task_id, due = text_in(request, "id"), text_in(request, "due")
     why = request.POST.get("why", "").strip()[:LONGEST_WHY]
     told: Part[str] = Part()
-    if request.method == "POST" and task_id and not why:
-        messages.error(request, _("Give a reason: others will ask why."))
+    missing = _missing(why, due)
+    if request.method == "POST" and task_id and missing:
+        messages.error(request, missing)
     elif request.method == "POST" and task_id:
-        due_ms = int(due) if due.isdecimal() else None
+        due_ms = int(due) if due else None
         try:
             told = asked(lambda: _do(verb, viewer.name, task_id, why, due_ms))
         except ControlError as error:
@@ -148,6 +150,17 @@ def _act(request: HttpRequest, viewer: Viewer, verb: str) -> HttpResponse:
         return HttpResponseRedirect(reverse("unstuck:planned"))
     context = {"task_id": task_id, "told": told, "runs": verb == "run"}
     return show(request, viewer, "planned_act.html", context)
+
+
+def _missing(why: str, due: str) -> str:
+    # Without its time, another run of the same id would be taken for it.
+    if due and not due.isdecimal():
+        text = _(
+            "Nothing was done: due=%(due)s in the address is no time in milliseconds. "
+            "Choose the task from the list again."
+        )
+        return text % {"due": due}
+    return "" if why else _("Give a reason: others will ask why.")
 
 
 def _do(verb: str, who: str, task_id: str, why: str, due_ms: int | None) -> str:

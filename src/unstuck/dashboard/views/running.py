@@ -18,6 +18,7 @@ from unstuck.dashboard.access import OPERATE, Viewer
 from unstuck.dashboard.page import page, show
 from unstuck.dashboard.queries import running as read
 from unstuck.dashboard.reading import Part, Parts
+from unstuck.dashboard.text import text_in
 from unstuck.dashboard.views.replay import LONGEST_WHY
 from unstuck.operations_tasks import Stopped
 
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOOKS = "unstuck.view_taskrun"
-LONGEST = 255
 
 
 @page(LOOKS)
@@ -101,8 +101,3 @@ def _stacks(answers: Mapping[str, Any]) -> dict[str, Any]:
         "found": {node: seen for node, seen in answers.items() if seen},
         "others": sorted(node for node, seen in answers.items() if not seen),
     }
-
-
-def text_in(request: HttpRequest, name: str) -> str:
-    """What the URL says of this, as far as it can be an id or a name."""
-    return request.GET.get(name, "").replace("\x00", "").strip()[:LONGEST]

@@ -16,10 +16,8 @@ from unstuck.dashboard.page import page, show
 from unstuck.dashboard.queries import find
 from unstuck.dashboard.queries.find import Found
 from unstuck.dashboard.reading import Part, reading
+from unstuck.dashboard.text import text_in
 from unstuck.whereabouts import Whereabouts
-
-LONGEST = 255
-"""Of an id or a name in our tables."""
 
 RUNS = "unstuck.view_taskrun"
 """Whoever may see runs is told of a task's whereabouts as well."""
@@ -31,7 +29,7 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 @page()
 def search(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """To the one thing that fits exactly, or what is alike."""
-    text = request.GET.get("q", "").replace("\x00", "").strip()[:LONGEST]
+    text = text_in(request, "q")
     if not text:
         return show(request, viewer, "search.html", {"found": Found(), "text": ""})
     with reading():
@@ -50,7 +48,7 @@ def search(request: HttpRequest, viewer: Viewer) -> HttpResponse:
 @page()
 def task(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """Where a task is: what is written down of it, and what the broker and nodes say."""
-    text = request.GET.get("id", "").replace("\x00", "").strip()[:LONGEST]
+    text = text_in(request, "id")
     with reading():
         found = find.task(text, viewer)
         expected = remote.expected_nodes() if viewer.may(RUNS) else []

@@ -13,6 +13,7 @@ from unstuck.dashboard.page import page, show
 from unstuck.dashboard.queries import minutes, running, runs, samples
 from unstuck.dashboard.queries.minutes import History
 from unstuck.dashboard.reading import Part, Parts
+from unstuck.dashboard.text import text_in
 from unstuck.dashboard.window import Window
 from unstuck.dashboard.words import SORTS
 
@@ -20,7 +21,6 @@ WINDOWS = ("24h", "1h", "7d")
 IN_ORDER = ("1h", "24h", "7d")
 HISTORY = "7d"
 """Of limits: long enough for what is done once a night."""
-LONGEST = 255
 
 
 @page("unstuck.view_taskrun")
@@ -29,7 +29,7 @@ def tasks(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     window = Window.of(request.GET, WINDOWS)
     asked = request.GET.get("sort", "")
     sort = asked if asked in minutes.SORTS else "runs"
-    text = _text(request, "task")
+    text = text_in(request, "task")
     context = {
         "tasks": Parts().read(lambda: minutes.tasks(window, sort, text)),
         "window": window,
@@ -46,7 +46,7 @@ def tasks(request: HttpRequest, viewer: Viewer) -> HttpResponse:
 @page("unstuck.view_taskrun")
 def task(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """One task: its history, its limits, and what went wrong of late."""
-    name = _text(request, "name")
+    name = text_in(request, "name")
     window = Window.of(request.GET, WINDOWS)
     parts = Parts()
     history = parts.read(lambda: minutes.history(window, name))
@@ -110,7 +110,3 @@ def _past(
     if window.name == HISTORY:
         return history
     return parts.read(lambda: minutes.history(Window.named(HISTORY), name))
-
-
-def _text(request: HttpRequest, name: str) -> str:
-    return request.GET.get(name, "").replace("\x00", "").strip()[:LONGEST]
