@@ -19,12 +19,12 @@ def test_a_running_task_shows_where_it_stands_and_goes_on(
     """Its line, what it waits for, where it runs; and it comes to its end."""
     site = redis_site()
     with site.node(pool=pool):
-        task_id = send(site, "sleep", 8)
+        task_id = send(site, "sleep", 20)
         eventually(lambda: site.runs(task_id) == 1, 20)
 
         status, text = site.unstuck("stack", task_id)
         _, document = site.unstuck("stack", task_id, "--json")
-        eventually(lambda: site.events("end", id=task_id), 30)
+        eventually(lambda: site.events("end", id=task_id), 40)
 
     seen: dict[str, Any] = json.loads(document)
     assert status == 0
