@@ -22,8 +22,9 @@ from tests.contract.lock_places import (
     waiting_for,
 )
 from tests.crash.chaos import sized
-from unstuck import DeadlockDetected, LockBusy, lock
-from unstuck.locks.backend import Backend, Busy, Taken
+from unstuck import DeadlockDetected, LockBusy, LocksUnreachable, lock
+from unstuck.locks.backend import Backend, Busy, Owner, Taken
+from unstuck.locks.owner import owned_by
 
 
 def test_who_waits_gets_it(locks: Backend) -> None:
@@ -170,6 +171,25 @@ def test_of_a_circle_the_youngest_gives_way(locks: Backend, count: int) -> None:
     assert locks.all_held() == []
 
 
+def test_a_circle_that_closes_late_is_found(locks: Backend) -> None:
+    """The others have waited for long, and ask again and again."""
+    older, younger = an_owner("older", born=1000), an_owner("younger", born=2000)
+
+    def hold_one() -> None:
+        with lock("a"), lock("b", wait=SOON):
+            pass
+
+    with owned_by(younger), lock("b"):
+        first = apart(hold_one, older)
+        waiting_for(locks, "b", 1)
+        time.sleep(2)
+        begun = time.monotonic()
+        with pytest.raises(DeadlockDetected):
+            taken("a", wait=SOON)
+        assert time.monotonic() - begun < 5
+    first.result(SOON)
+
+
 def test_who_waits_for_a_circle_is_not_of_it(locks: Backend) -> None:
     """However young it is."""
     outside: list[Future[int]] = []
@@ -202,6 +222,55 @@ def test_a_slow_holder_is_no_deadlock(locks: Backend) -> None:
         time.sleep(1.5)
 
     assert first.result(SOON) == second.result(SOON) == "both"
+
+
+def test_who_could_not_ask_waits_no_more(
+    locks: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on within its block, so it is in no circle."""
+    older, younger = an_owner("older", born=1000), an_owner("younger", born=2000)
+    cut, done, take = threading.Event(), threading.Event(), locks.take
+
+    def flaky(
+        name: str, owner: Owner, lease: float, *, waits: bool = False
+    ) -> Taken | Busy:
+        if waits and owner == older and cut.is_set():
+            raise LocksUnreachable("away", name=name)
+        return take(name, owner, lease, waits=waits)
+
+    def go_on() -> None:
+        with lock("a"):
+            with pytest.raises(LocksUnreachable), lock("b", wait=SOON):
+                pass
+            told.set()
+            done.wait(SOON)
+
+    told = threading.Event()
+    monkeypatch.setattr(locks, "take", flaky)
+    with owned_by(younger), lock("b"):
+        first = apart(go_on, older)
+        waiting_for(locks, "b", 1)
+        cut.set()
+        assert told.wait(SOON)
+        threading.Timer(0.5, done.set).start()
+
+        assert taken("a", wait=SOON)
+        assert [held.waiting for held in locks.all_held()] == [()]
+    first.result(SOON)
+
+
+def test_one_who_died_is_in_no_circle(locks: Backend) -> None:
+    """What it held goes with its lease; who waits for that need not give way."""
+    dead, alive = an_owner("dead", born=1000), an_owner("alive", born=2000)
+    for name, owner in (("a", dead), ("b", alive)):
+        assert isinstance(locks.take(name, owner, 30), Taken)
+    assert isinstance(locks.take("b", dead, 30, waits=True), Busy)
+    time.sleep(1.6)
+
+    answer = locks.take("a", alive, 30, waits=True)
+
+    assert isinstance(answer, Busy)
+    assert answer.cycle == ()
 
 
 def test_no_alarm_where_no_circle_can_be(locks: Backend) -> None:

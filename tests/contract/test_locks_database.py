@@ -20,7 +20,7 @@ from django.db import connections, transaction
 from tests.contract.databases import backend_on
 from tests.waiting import eventually
 from unstuck.core.errors import LockError, LocksUnreachable, SettingsError
-from unstuck.locks import database, sessions
+from unstuck.locks import database, sessions, waiting
 from unstuck.locks.backend import Busy, Claim, Owner, Taken
 from unstuck.locks.database import DatabaseBackend
 from unstuck.locks.statements import statements_for
@@ -444,6 +444,27 @@ def test_a_server_that_says_nothing_is_given_up(
         os.kill(pid, signal.SIGCONT)
 
     assert postgresql_locks.renew([Claim("x", "a")], LEASE) == set()
+
+
+def test_whose_wait_ends_by_an_outage_is_forgotten(
+    database_locks: DatabaseBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by its own process: each run has a new token, and outages have many."""
+
+    def unreachable(*_: Any, **__: Any) -> Any:
+        raise LocksUnreachable("away", name="x")
+
+    def break_down(*_: Any) -> None:
+        assert database_locks._waiting._noted
+        monkeypatch.setattr(database_locks, "_transaction", unreachable)
+
+    fence(database_locks, "x")
+    monkeypatch.setattr(database_locks, "wait", break_down)
+
+    with pytest.raises(LocksUnreachable):
+        waiting.take(database_locks, "x", owner("b"), lease=LEASE, wait=5)
+
+    assert database_locks._waiting._noted == {}
 
 
 def test_a_table_that_somebody_keeps_locked_is_no_hang(

@@ -128,3 +128,37 @@ def test_a_child_says_what_it_may_hold_before_it_asks(
         (Kind.CLAIM, ("a", "token", LEASE, None)),
         (Kind.UNCLAIM, ("a", "token")),
     ]
+
+
+def test_what_main_could_not_be_told_it_is_told_later() -> None:
+    """Else it would renew for ever what is given back; not what is taken again."""
+    mains, childs = wire.pair()
+    announcer = Announcer(childs)
+    kept, given_back, again = (Claim(name, "token") for name in ("a", "b", "c"))
+    for claim in (kept, given_back, again):
+        announcer.begin(claim, LEASE, None)
+    while wire.send(childs, Packet(Kind.READY, 0, b""), wait=False):
+        pass
+
+    announcer.end(given_back)
+    announcer.end(again)
+    announcer.begin(again, LEASE, None)
+    said_to(mains)
+    announcer.catch_up()
+    announcer.catch_up()
+
+    assert [(one.kind, pickle.loads(one.payload)) for one in said_to(mains)] == [
+        (Kind.UNCLAIM, tuple(given_back))
+    ]
+    for claim in (kept, again):
+        announcer.end(claim)
+    mains.close()
+    childs.close()
+
+
+def said_to(mains: Any) -> list[Packet]:
+    """All that waits there."""
+    said = []
+    while packet := wire.receive(mains, wait=False):
+        said.append(packet)
+    return said

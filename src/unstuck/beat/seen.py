@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from celery.utils.time import maybe_make_aware
+
 from unstuck.beat.sending import Sending
 from unstuck.core.clock import system_clock
 
@@ -107,4 +109,6 @@ def _rounded(moment: datetime) -> datetime:
 
 
 def _instant(moment: datetime) -> datetime:
-    return datetime.fromtimestamp(moment.timestamp(), UTC)
+    """Without a zone it is of UTC, as for Celery."""
+    instant: datetime = maybe_make_aware(moment).astimezone(UTC)
+    return instant

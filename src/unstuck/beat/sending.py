@@ -16,8 +16,8 @@ from celery.schedules import schedstate
 
 from unstuck.beat.leadership import Leadership
 from unstuck.beat.memory import CLOCK_SECONDS, LastRun, Memory
-from unstuck.beat.unsent import Unsent
-from unstuck.core.errors import LockError
+from unstuck.beat.unsent import Unsent, cause_of
+from unstuck.core.errors import LockBusy, LockError
 from unstuck.fields import Fields
 
 CELERYS = "celery.beat"
@@ -121,6 +121,7 @@ class Sending:
         return self._ahead < ahead - CLOCK_SECONDS
 
     def _send(self: Any, entry: Any) -> bool:
+        """Whether its next time counts now: it was sent, or need not be this time."""
         own = entry.options
         # The next beat, if this one dies before it has noted it, sends the same task.
         entry.options = {"task_id": self._task_id(entry), "retry": False, **(own or {})}
@@ -138,13 +139,20 @@ class Sending:
             self._refusal = error
         finally:
             entry.options = own
-        if self._refusal is not None:
-            self._unsent.failed(entry.name, self._refusal)
-            return False
-        if self._unsent.sent(entry.name):
-            # What was not advanced is due, and comes first.
-            self._heap = None
-        return True
+        done: bool = self._is_done_with(entry.name, self._refusal)
+        return done
+
+    def _is_done_with(self, name: str, refusal: Exception | None) -> bool:
+        if refusal is None:
+            if self._unsent.sent(name):
+                # What was not advanced is due, and comes first.
+                self._heap = None
+            return True
+        if isinstance(busy := cause_of(refusal), LockBusy):
+            self._unsent.refused(name, busy)
+            return True
+        self._unsent.failed(name, refusal)
+        return False
 
     def _task_id(self, entry: Any) -> str:
         slot = f"{self._identity}/{entry.name}/{LastRun.of(entry).at!r}"

@@ -13,7 +13,7 @@ from celery.beat import SchedulingError
 from kombu.exceptions import OperationalError
 
 from unstuck.core.backoff import doubled
-from unstuck.core.errors import LockError
+from unstuck.core.errors import LockBusy, LockError
 from unstuck.fields import Fields
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,11 @@ LONGEST_WAIT = timedelta(seconds=5)
 
 OUTAGES = (OperationalError, OSError, LockError)
 """What says that a server is away, and nothing of a task."""
+
+
+def cause_of(error: Exception) -> BaseException | None:
+    """What was raised, which Celery wraps."""
+    return error.__context__ if isinstance(error, SchedulingError) else error
 
 
 @dataclass(slots=True)
@@ -60,8 +65,7 @@ class Unsent:
 
     def failed(self, name: str, error: Exception) -> None:
         """It was not sent; says so once."""
-        # Celery wraps what was raised.
-        cause = error.__context__ if isinstance(error, SchedulingError) else error
+        cause = cause_of(error)
         is_outage = isinstance(cause, OUTAGES)
         said = " ".join(str(cause).split()) or type(cause).__name__
         # What else is raised may quote arguments, which are not for everybody.
@@ -89,6 +93,14 @@ class Unsent:
             Fields(entry=name, seconds=round(late, 1)),
         )
         return self._hurry()
+
+    def refused(self, name: str, busy: LockBusy) -> None:
+        """It is not to be sent this time: a call of it has not ended."""
+        self._tries.pop(name, None)
+        logger.info(
+            "Beat did not send an entry, as its last call has not ended: %(fields)s",
+            Fields(entry=name, error=busy),
+        )
 
     def _hurry(self) -> bool:
         now = self._monotonic()

@@ -30,6 +30,9 @@ HEAD_START = microseconds(HEAD_START_SECONDS)
 KNOWN_SECONDS = 4.0
 """So long a waiter is known who does not ask again."""
 
+LATELY_SECONDS = 1.5
+"""Of a circle are those who have asked within so long; others may have died."""
+
 FREE_SECONDS = 600
 """So long rows stay that nobody holds: longer than any statement runs, which may have
 seen the row when it drew a fence."""
@@ -85,7 +88,9 @@ class DatabaseBackend:
             held = None if row is None else _as_held(row)
             if not held or not held.seconds_left or held.owner.token == owner.token:
                 return None
-            return self._busy_with(cursor, facts, owner, held)
+            busy = self._busy_with(cursor, facts, owner, held, KNOWN_SECONDS)
+        # Whoever seems to be in a circle shows at each question that it still waits.
+        return None if busy.cycle else busy
 
     def _take(
         self, cursor: Any, facts: Mapping[str, Any], owner: Owner, waits: bool
@@ -115,7 +120,9 @@ class DatabaseBackend:
         if waits:
             cursor.execute(self._statements.sql(sql.REGISTER), facts)
         if held.seconds_left:
-            return self._busy_with(cursor, facts, owner, held) if waits else Busy(held)
+            if not waits:
+                return Busy(held)
+            return self._busy_with(cursor, facts, owner, held, LATELY_SECONDS)
         # It is free, and somebody has waited longer; or had, until just now.
         cursor.execute(self._statements.sql(sql.FIRST_OF_OTHERS), facts)
         if (first := cursor.fetchone()) is None:
@@ -123,9 +130,16 @@ class DatabaseBackend:
         return Busy(replace(held, owner=_as_owner(first)))
 
     def _busy_with(
-        self, cursor: Any, facts: Mapping[str, Any], owner: Owner, held: Held
+        self,
+        cursor: Any,
+        facts: Mapping[str, Any],
+        owner: Owner,
+        held: Held,
+        within: float,
     ) -> Busy:
-        cursor.execute(self._statements.sql(sql.WAITS), facts)
+        """Who holds it, and the circle of those who have asked within so many seconds."""
+        spare = microseconds(KNOWN_SECONDS - within)
+        cursor.execute(self._statements.sql(sql.WAITS), {**facts, "spare": spare})
         return Busy(held, _cycle(held, owner, cursor.fetchall()))
 
     def wait(self, name: str, owner: Owner, seconds: float) -> None:

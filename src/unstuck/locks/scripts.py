@@ -53,7 +53,7 @@ end
 """
 
 HAND_ON = """
-local GRACE, WAITS, LINE = 1000, 3000, 60000
+local GRACE, LATELY, WAITS, LINE = 1000, 1500, 3000, 60000
 
 local function wake(token)
   redis.call('LPUSH', root .. 'wake:' .. token, 1)
@@ -132,13 +132,18 @@ local function stand_in_line()
   redis.call('PEXPIRE', line, LINE)
 end
 
+-- Whoever waits asks again and again; who does not has died, or does something else.
+local function asked_lately(who)
+  return redis.call('PTTL', root .. 'waiter:' .. who) > WAITS - LATELY
+end
+
 -- Whoever waits does so for one lock, so there is one way to go on from each.
 local function cycle(at)
   local found, seen = {{name, owner}}, {}
   local youngest, latest = token, tonumber(born)
   while at ~= token do
     local waits_for = redis.call('HMGET', root .. 'waiter:' .. at, 'name', 'owner', 'born')
-    if not waits_for[1] or seen[at] then return {} end
+    if not waits_for[1] or seen[at] or not asked_lately(at) then return {} end
     seen[at] = true
     found[#found + 1] = {waits_for[1], waits_for[2]}
     local its = tonumber(waits_for[3])

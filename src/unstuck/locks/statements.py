@@ -71,13 +71,13 @@ WITH RECURSIVE ahead (token) AS (
     SELECT held.token FROM ahead
     JOIN unstuck_lockwaiter AS waiter ON waiter.token = ahead.token
     JOIN unstuck_lock AS held ON held.name = waiter.name
-    WHERE waiter.until > $now AND held.until > $now)
+    WHERE waiter.until > $now + %(spare)s AND held.until > $now)
 SELECT held.token, waiter.name, waiter.token, waiter.born, waiter.pid, waiter.node,
     waiter.task_id, waiter.task_name
 FROM ahead
 JOIN unstuck_lockwaiter AS waiter ON waiter.token = ahead.token
 JOIN unstuck_lock AS held ON held.name = waiter.name
-WHERE waiter.until > $now AND held.until > $now"""
+WHERE waiter.until > $now + %(spare)s AND held.until > $now"""
 
 WAITING = """
 SELECT name, $owner FROM unstuck_lockwaiter WHERE until > $now ORDER BY since, token"""

@@ -6,7 +6,7 @@ import contextlib
 import time
 
 from unstuck import tracing
-from unstuck.core.errors import LockError, LocksUnreachable
+from unstuck.core.errors import LockError
 from unstuck.locks import words
 from unstuck.locks.backend import Backend, Busy, Owner, Taken
 
@@ -23,21 +23,28 @@ def take(
 
     Raises ``LockBusy``, ``DeadlockDetected`` and ``LocksUnreachable``.
     """
-    answer = backend.take(name, owner, lease, waits=wait > 0)
-    if isinstance(answer, Taken):
-        return answer.fence
     if not wait:
+        answer = backend.take(name, owner, lease)
+        if isinstance(answer, Taken):
+            return answer.fence
         raise words.busy(name, answer, wait)
     try:
-        with tracing.waiting_for_lock(name, answer.held.owner.task_id):
-            return _wait(backend, name, owner, answer, lease=lease, wait=wait)
-    except LocksUnreachable:
-        # Our place in the line is over by itself, and the caller has waited enough.
-        raise
+        return _take_in_turn(backend, name, owner, lease=lease, wait=wait)
     except BaseException:
+        # Also if the server was away: else it may be back and still know us as a waiter.
         with contextlib.suppress(LockError):
             backend.give_up(name, owner)
         raise
+
+
+def _take_in_turn(
+    backend: Backend, name: str, owner: Owner, *, lease: float, wait: float
+) -> int:
+    answer = backend.take(name, owner, lease, waits=True)
+    if isinstance(answer, Taken):
+        return answer.fence
+    with tracing.waiting_for_lock(name, answer.held.owner.task_id):
+        return _wait(backend, name, owner, answer, lease=lease, wait=wait)
 
 
 def _wait(

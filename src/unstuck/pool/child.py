@@ -57,6 +57,7 @@ class Child:
         self._end = end
         self._row = row
         self.soft_limit = SoftLimit(row)
+        self._announcer = Announcer(end)
         self._hard_limit_at: float | None = None
         self._memory = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._rss = 0
@@ -81,7 +82,7 @@ class Child:
         self._stack_file = stack_file
         self._listen()
         self._app.watch = self.soft_limit
-        Announcer(self._end).install()
+        self._announcer.install()
         self._rss = self._rss_now()
         code = 0
         try:
@@ -131,6 +132,8 @@ class Child:
             answer = self._run(packet)
             self._row[Column.DONE] = packet.number
             self._say(Packet(Kind.DONE, packet.number, answer))
+            # Main reads again, if it did not while the task ran.
+            self._announcer.catch_up()
 
     def _say(self, packet: Packet) -> None:
         while not wire.send(self._end, packet):

@@ -7,6 +7,7 @@ that a child may hold, at whatever instant it dies. It does not wait for an answ
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -50,6 +51,8 @@ class Announcer:
     def __init__(self, end: Any) -> None:
         self._end = end
         self._thread = ThreadKeeper()
+        self._unsaid: set[Claim] = set()
+        """What was given back, and main could not be told. It renews these still."""
 
     def install(self) -> None:
         """Keep the leases of this process, and of none that it forks."""
@@ -58,20 +61,34 @@ class Announcer:
 
     def begin(self, claim: Claim, lease: float, until: float | None) -> None:
         """From now on this child may hold that lock."""
+        self._unsaid.discard(claim)
+        self.catch_up()
         self._say(Kind.CLAIM, (*claim, lease, until))
         self._thread.begin(claim, lease, until)
 
     def end(self, claim: Claim) -> None:
         """It no longer does."""
         self._thread.end(claim)
-        self._say(Kind.UNCLAIM, tuple(claim))
+        self._unsaid.add(claim)
+        self.catch_up()
 
-    def _say(self, kind: Kind, what: tuple[Any, ...]) -> None:
+    def catch_up(self) -> None:
+        """Say what did not fit before."""
+        # Another thread may have said the last one meanwhile.
+        with contextlib.suppress(KeyError):
+            while self._unsaid:
+                claim = self._unsaid.pop()
+                if not self._say(Kind.UNCLAIM, tuple(claim)):
+                    self._unsaid.add(claim)
+                    return
+
+    def _say(self, kind: Kind, what: tuple[Any, ...]) -> bool:
+        """Whether it fits now: no task waits for main."""
         try:
-            # What does not fit now is left out: no task waits for main.
-            wire.send(self._end, Packet(kind, 0, pickle.dumps(what)), wait=False)
+            return wire.send(self._end, Packet(kind, 0, pickle.dumps(what)), wait=False)
         except wire.GoneError:
             logger.debug("Main is gone, and so will be this child")
+            return True
 
 
 @dataclass(slots=True)

@@ -121,17 +121,22 @@ def _ask_address(probe: str, address: str, host: str, port: int) -> Finding:
 def _ask_host(probe: str, node: str | None, directory: str | None) -> list[Finding]:
     directories = [Path(directory)] if directory else runtime.directories()
     findings: list[Finding] = []
+    refused: list[Finding] = []
     for each in directories:
         try:
-            if each.exists() and not directory:
+            if not directory:
                 runtime.check(each)
         except runtime.RuntimeDirError as error:
-            return [_unanswered("unstuck", str(error).rstrip("."), "")]
+            refused.append(_unanswered("unstuck", str(error).rstrip("."), ""))
+            continue
+        except OSError:
+            # It is not there, or within what is somebody else's, and so is none of ours.
+            continue
         for place in runtime.places(each):
             if node is None or _is_of(place, node):
                 findings += _ask_place(probe, place)
-    if findings:
-        return findings
+    if findings or refused:
+        return findings or refused
     where = " or ".join(map(str, directories))
     what = f"no worker named {node}" if node else "no worker"
     do = f"Is it running, as this user (uid {os.geteuid()})? Or say --runtime-dir."

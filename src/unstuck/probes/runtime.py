@@ -79,6 +79,19 @@ def directories() -> list[Path]:
     return [Path(session) / "unstuck", own] if session else [own]
 
 
+def first_usable() -> Path:
+    """The directory for a worker that was told nothing else, made for this user alone.
+
+    If there is none, the best place: using it says why not.
+    """
+    found = directories()
+    for directory in found:
+        with contextlib.suppress(RuntimeDirError):
+            prepare(directory)
+            return directory
+    return found[0]
+
+
 def prepare(directory: Path) -> None:
     """Make it, for this user alone.
 

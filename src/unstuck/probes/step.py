@@ -42,7 +42,7 @@ class ProbesStep(bootsteps.StartStopStep):
         )
         directory = settings.runtime_dir
         place = runtime.place(
-            Path(directory) if directory else runtime.directories()[0],
+            Path(directory) if directory else runtime.first_usable(),
             worker.hostname,
             os.getpid(),
         )

@@ -37,6 +37,8 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
 def _is_deadlock(error: BaseException) -> bool:
     # psycopg, then psycopg2. Django's own errors have neither, but come from these.
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-    if state in STATES:
+    if isinstance(state, str) and state in STATES:
         return True
-    return isinstance(error, Error) and bool(MYSQL_CODES.intersection(error.args[:1]))
+    # A project's own error may have anything as its argument, also what has no hash.
+    codes = [arg for arg in error.args[:1] if isinstance(arg, int)]
+    return isinstance(error, Error) and not MYSQL_CODES.isdisjoint(codes)

@@ -76,8 +76,9 @@ class LockOptions:
 
 def said_by(task: Any, option: str) -> Any:
     """What the task says; a base class of a project may have a method of that name."""
-    value = getattr(task, option, None)
-    return None if callable(value) else value
+    value, own = getattr(task, option, None), vars(_class_of(task))
+    is_in_decorator = "_decorated" in own and option in own
+    return value if is_in_decorator or not callable(value) else None
 
 
 def options_of(task: Any) -> LockOptions | None:
@@ -153,8 +154,7 @@ def _options_without_lock(task: Any) -> Iterator[str]:
 
 def _options_that_are_none(task: Any) -> Iterator[str]:
     """Celery makes an attribute of whatever a decorator is given."""
-    cls = task if isinstance(task, type) else type(task)
-    for option, value in vars(cls).items():
+    for option, value in vars(_class_of(task)).items():
         meant = option in OF_BLOCKS or option.startswith("lock_")
         if meant and option not in OPTIONS and not callable(value):
             yield (
@@ -163,14 +163,17 @@ def _options_that_are_none(task: Any) -> Iterator[str]:
             )
 
 
+def _class_of(task: Any) -> type:
+    return task if isinstance(task, type) else type(task)
+
+
 def _said(task: Any, option: str, value: Any) -> str:
     return f"The task {task.name}: {option}={value!r}"
 
 
 def _signature(task: Any) -> inspect.Signature | None:
     """The arguments of a task, bound to nobody yet; ``None`` if nobody can know."""
-    cls = task if isinstance(task, type) else type(task)
-    run = inspect.getattr_static(cls, "run")
+    run = inspect.getattr_static(_class_of(task), "run")
     try:
         if isinstance(run, staticmethod):
             return inspect.signature(run.__func__)
@@ -194,7 +197,10 @@ def _one_of(choices: type[StrEnum]) -> tuple[Callable[[Any], bool], Any]:
 RULES: Mapping[str, tuple[Callable[[Any], bool], Callable[[Any], str]]] = {
     "lock": (
         lambda value: isinstance(value, str) and bool(value),
-        lambda _: 'the name of a lock, such as "report:{user_id}".',
+        lambda _: (
+            'the name of a lock as text, such as "report:{user_id}", whose fields are '
+            "arguments of the task."
+        ),
     ),
     "lock_wait": (
         terms.is_wait,

@@ -24,6 +24,7 @@ from tests.unit.beat.leading import (
 from tests.waiting import eventually
 from unstuck.beat.sending import Sending, sending
 from unstuck.beat.unsent import Unsent
+from unstuck.core.errors import LockBusy
 
 
 def make_due(scheduler: Sent, *names: str) -> None:
@@ -98,6 +99,26 @@ def test_a_refused_entry_comes_again_without_a_new_heap(
     eventually(lambda: turn(scheduler, 1000) and len(scheduler.sent) == 200, 20)
 
     assert len(made) < 20
+
+
+def test_one_whose_last_call_has_not_ended_is_not_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nor tried again, nor in trouble, even if it was before: its next time counts."""
+    scheduler = scheduler_of(app_of(unique=60), Desk())
+    make_due(scheduler, "unique")
+    scheduler.refused["unique"] = OperationalError("away")
+    turn(scheduler)
+
+    scheduler.refused["unique"] = LockBusy("'unique:x' is held", name="unique:x")
+    with caplog.at_level(logging.INFO, logger="unstuck"):
+        assert try_again(scheduler, "unique") > 50
+
+    assert scheduler.sent == []
+    assert scheduler.unsent.get("unique") is None
+    [said] = [line for line in caplog.messages if "has not ended" in line]
+    assert "'unique:x' is held" in said
+    assert not [line for line in caplog.messages if "was late" in line]
 
 
 def test_one_that_is_refused_keeps_no_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +50,26 @@ def test_an_entry_with_a_row_is_told_by_its_row() -> None:
 
     assert seen.last_run_at == now
     assert seen.runs == 7
+    assert abs(seen.next_run_at - now - timedelta(minutes=1)) < timedelta(seconds=20)
+
+
+def test_a_time_without_a_zone_is_of_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for Celery, whatever the zone of the process: DJANGO_CELERY_BEAT_TZ_AWARE."""
+    scheduler = scheduler_of(app_of(often=60), Desk())
+    now = datetime.now(UTC)
+    naive = SimpleNamespace(
+        last_run_at=now.replace(tzinfo=None), total_run_count=7, start_time=None
+    )
+    scheduler.schedule["often"].model = naive
+    monkeypatch.setenv("TZ", "Asia/Seoul")
+    time.tzset()
+    try:
+        (seen,) = Eye().look(scheduler)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    assert seen.last_run_at == now
     assert abs(seen.next_run_at - now - timedelta(minutes=1)) < timedelta(seconds=20)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.unit.command import unstuck
+from tests.unit.probes.strangers import keep_out_of
 from unstuck.pool.board import MAIN, SUPERVISOR, Board, Column
 from unstuck.probes import asking, runtime
 from unstuck.probes.command import main
@@ -207,6 +208,49 @@ def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None
         status = exit_.code
     assert status == 2
     assert capsys.readouterr().err
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Where workers and probes look that were told nothing, the first place first."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "session"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    session, temporary = runtime.directories()
+    runtime.prepare(session)
+    runtime.prepare(temporary)
+    return session, temporary
+
+
+def test_the_session_of_somebody_else(
+    places: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`su shop` leaves the environment as it was: the worker is in the second place."""
+    keep_out_of(places[0].parent, monkeypatch)
+    status, text = said(capsys, "live")
+    assert status == 1
+    assert "no worker has its socket in" in text
+
+    with worker(places[1]):
+        status, text = said(capsys, "live")
+    assert (status, text[:15]) == (0, "celery@w1: fine")
+
+
+def test_a_place_where_somebody_else_could_answer(
+    places: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody is asked there, and whoever is elsewhere is."""
+    session, temporary = places
+    session.rename(temporary.with_name("elsewhere"))
+    session.symlink_to(temporary.with_name("elsewhere"))
+    status, text = said(capsys, "live")
+    assert status == 1
+    assert f"{session} is not a directory" in text
+
+    with worker(temporary):
+        status, text = said(capsys, "live")
+    assert (status, text[:15]) == (0, "celery@w1: fine")
 
 
 def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.probes.strangers import keep_out_of
 from unstuck.probes import runtime
 from unstuck.probes.runtime import Place, RuntimeDirError
 
@@ -58,6 +59,21 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert runtime.directories() == [temporary]
+
+
+def test_where_a_worker_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """To the first that it can use; to the first of all, to be told so, if to none."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "session"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    session, temporary = runtime.directories()
+    assert runtime.first_usable() == session
+
+    keep_out_of(session.parent, monkeypatch)
+    assert runtime.first_usable() == temporary
+    assert temporary.is_dir()
+
+    keep_out_of(temporary, monkeypatch)
+    assert runtime.first_usable() == session
 
 
 @given(st.text(min_size=1, max_size=300))

@@ -54,6 +54,7 @@ def test_it_is_told_by_its_code(error: Exception) -> None:
         of_driver(psycopg.errors.UniqueViolation("duplicate key")),
         ValueError(1213),
         OperationalError(),
+        IntegrityError({"field": ["wrong"]}),
     ],
     ids=str,
 )

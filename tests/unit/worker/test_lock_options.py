@@ -121,6 +121,11 @@ def test_the_defaults() -> None:
         ({"lock": ""}, "lock='' must be the name of a lock"),
         ({"lock": 5}, "lock=5 must be the name of a lock"),
         (
+            {"lock": lambda user_id: f"x:{user_id}"},
+            "must be the name of a lock as text",
+        ),
+        ({"lock": str}, "lock=<class 'str'> must be the name of a lock as text, such"),
+        (
             {"lock": "x", "on_busy": "skp"},
             "'wait', 'skip', 'retry' or 'fail'. Did you mea",
         ),
@@ -168,6 +173,8 @@ def test_a_task_with_wrong_options_raises_when_it_is_called() -> None:
     assert policy_of(task).lock_wait == timedelta(0)
     with pytest.raises(SettingsError, match="nobody"):
         task.delay(1)
+    with pytest.raises(SettingsError, match="as text"):
+        task_of(lock=lambda user_id: "x").delay(1)
 
 
 def test_without_django_a_wrong_task_is_refused(
