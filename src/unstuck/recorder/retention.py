@@ -28,7 +28,7 @@ BATCH = 500
 """Rows of one DELETE: it locks little, and SQLite takes their ids as parameters."""
 
 KINDS: Mapping[str, tuple[type[Model], str]] = {
-    "letters": (DeadLetter, "buried_at"),
+    "letters": (DeadLetter, "archived_at"),
     "runs": (TaskRun, "ended_at"),
     "minutes": (TaskMinute, "minute"),
     "incidents": (Incident, "at"),

@@ -34,9 +34,11 @@ def kept(kind: str, age: timedelta, now: datetime = NOW) -> Model:
     at = now - age
     match kind:
         case "letters":
-            return DeadLetter.objects.create(
+            letter = DeadLetter.objects.create(
                 letter_id=uuid.uuid4(), message=b"", reason="failed", buried_at=at
             )
+            DeadLetter.objects.filter(pk=letter.pk).update(archived_at=at)
+            return letter
         case "runs":
             return TaskRun.objects.create(run_id=uuid.uuid4(), ended_at=at)
         case "minutes":
@@ -88,6 +90,15 @@ def test_rows_go_when_their_time_is_over(kind: str) -> None:
     young = kept(kind, timedelta(days=days - 1))
     assert prune_all() == 0
     assert exists(young)
+
+
+def test_a_letter_that_waited_long_on_the_broker_is_kept_from_when_it_came() -> None:
+    """As nobody could see it before."""
+    letter = kept("letters", timedelta(days=RETENTION_DAYS["letters"] + 1))
+    DeadLetter.objects.update(archived_at=NOW)
+
+    assert prune_all() == 0
+    assert exists(letter)
 
 
 @pytest.mark.parametrize("kind", ALL)
