@@ -230,10 +230,13 @@ def test_a_recorder_that_is_behind() -> None:
 
 
 def entry(name: str = "nightly", **known: Any) -> None:
-    facts = {"next_run_at": NOON, "told_by": "celerybeat@one", "told_at": NOON}
-    PeriodicEntry.objects.create(
-        beat="unstuck.beat:shop", name=name, task_name="shop.run", **{**facts, **known}
-    )
+    facts = {
+        "beat": "unstuck.beat:shop",
+        "next_run_at": NOON,
+        "told_by": "celerybeat@one",
+        "told_at": NOON,
+    }
+    PeriodicEntry.objects.create(name=name, task_name="shop.run", **{**facts, **known})
 
 
 def test_an_entry_that_beat_should_have_sent() -> None:
@@ -243,7 +246,6 @@ def test_an_entry_that_beat_should_have_sent() -> None:
     entry("refused", last_error="Connection refused")
     entry("disabled", enabled=False)
     entry("soon", next_run_at=after(seconds=5))
-    entry("of a beat that is no more", next_run_at=after(days=-8))
 
     assert look(target, now) == ["firing nightly", "firing refused"]
     text = message_of(rows.due("default", target, now))["text"]
@@ -257,6 +259,34 @@ def test_an_entry_that_beat_should_have_sent() -> None:
     assert look(target, now, sees_nodes=False) == []
     PeriodicEntry.objects.update(next_run_at=after(hours=1), last_error="")
     assert look(target, after(minutes=4)) == ["resolved nightly", "resolved refused"]
+
+
+def test_an_entry_that_is_never_sent_is_never_over() -> None:
+    """Until somebody says that its beat is no more."""
+    target = wants("beat_overdue")
+    entry()
+    look(target, after(minutes=5))
+    tell(target, after(minutes=5))
+
+    assert look(target, after(days=8)) == ["lasting nightly"]
+    tell(target, after(days=8))
+    assert "delete its rows of PeriodicEntry" in Alert.objects.get().remedy
+    PeriodicEntry.objects.all().delete()
+    assert look(target, after(days=8, minutes=3)) == ["resolved nightly"]
+
+
+def test_two_beats_may_have_an_entry_of_one_name() -> None:
+    """Each is told for itself, and over by itself."""
+    target = wants("beat_overdue")
+    entry()
+    entry(beat="unstuck.beat:shelf")
+    assert look(target, after(minutes=5)) == ["firing nightly", "firing nightly"]
+    tell(target, after(minutes=5))
+    PeriodicEntry.objects.filter(beat="unstuck.beat:shelf").delete()
+
+    assert look(target, after(minutes=8)) == ["resolved nightly"]
+    over = Alert.objects.exclude(resolved_at=None).get()
+    assert over.facts["beat"] == "unstuck.beat:shelf"
 
 
 # -- once

@@ -23,9 +23,6 @@ OF_QUEUES = ("queue_older_than", "queue_without_worker")
 QUEUE_KNOWN_FOR = timedelta(days=1)
 """So long a queue is missed, and counted, that no node consumes any more."""
 
-ENTRY_KNOWN_FOR = timedelta(days=7)
-"""So long an entry is missed that no beat sends any more."""
-
 MOST_FINGERPRINTS = 1000
 
 
@@ -34,6 +31,9 @@ class Finding:
     """Something to be told."""
 
     subject: str = ""
+    of: str = ""
+    """What makes it another one than those of the same subject."""
+
     what: str
     remedy: str
     since: datetime
@@ -230,7 +230,6 @@ def beat_overdue(glance: Glance, seconds: float) -> list[Finding]:
     entries = PeriodicEntry.objects.using(glance.alias).filter(
         enabled=True,
         next_run_at__lt=glance.now - timedelta(seconds=seconds),
-        next_run_at__gt=glance.now - ENTRY_KNOWN_FOR,
     )
     return [
         _overdue(glance, entry, entry.next_run_at)
@@ -246,10 +245,12 @@ def _overdue(glance: Glance, entry: PeriodicEntry, due: datetime) -> Finding:
         "Beat tries again every few seconds. Mend what it says."
         if entry.last_error
         else "Look whether a beat runs (`celery -A PROJECT beat`) and what its log says; "
-        f"the last that led was {entry.told_by}."
+        f"the last that led was {entry.told_by}. If there shall be none any more, delete "
+        f"its rows of PeriodicEntry."
     )
     return Finding(
         subject=entry.name,
+        of=entry.beat,
         what=f"Beat should have sent {entry.name} ({entry.task_name}) {late:.0f} s ago "
         f"and has not{why}",
         remedy=remedy,

@@ -68,14 +68,15 @@ def _look_for(glance: Glance, target: Target) -> None:
     found: dict[UUID, tuple[str, Finding]] = {}
     for want in target.wants:
         for one in find(glance, want.condition, want.options):
-            key = _key(target, want.condition, one.subject)
+            key = _key(target, want.condition, one)
             found.setdefault(key, (want.condition, one))
     _begin(glance, target, found)
     _end(glance, target)
 
 
-def _key(target: Target, condition: str, subject: str) -> UUID:
-    return uuid5(NAMESPACE_OID, f"{target.id} {condition} {clean(subject)}")
+def _key(target: Target, condition: str, finding: Finding) -> UUID:
+    which = f"{finding.subject} {finding.of}" if finding.of else finding.subject
+    return uuid5(NAMESPACE_OID, f"{target.id} {condition} {clean(which)}")
 
 
 def _begin(
