@@ -21,6 +21,7 @@ from unstuck.models import (
     TaskRun,
 )
 from unstuck.recorder import retention
+from unstuck.recorder.fleet import look_at_releases
 from unstuck.recorder.retention import KINDS, prune_batch
 
 pytestmark = pytest.mark.django_db
@@ -110,6 +111,28 @@ def test_the_project_says_how_long(settings: Any, kind: str) -> None:
 
     assert prune_all() == 1
     assert not KINDS[kind][0]._default_manager.exists()
+
+
+def test_the_last_release_is_remembered_however_long_it_lasts() -> None:
+    """Else it would have come anew with the next node that starts."""
+    old, last = (
+        Incident.objects.create(
+            incident_id=uuid.uuid4(),
+            kind="release",
+            at=NOW - timedelta(days=days),
+            details={"release": release},
+        )
+        for days, release in ((200, "1.0"), (100, "1.1"))
+    )
+    Node.objects.create(
+        name="one@host", state="ready", release="1.1", started_at=NOW, seen_at=NOW
+    )
+
+    assert prune_all() == 1
+    look_at_releases()
+
+    assert not exists(old)
+    assert list(Incident.objects.all()) == [last]
 
 
 def test_as_long_as_can_be_said_is_for_ever(settings: Any) -> None:
