@@ -82,9 +82,8 @@ def new_fingerprint(glance: Glance) -> list[Finding]:
     """Troubles whose first letter is young."""
     letters = DeadLetter.objects.using(glance.alias).order_by()
     since = glance.now - NEW_WITHIN
-    before = letters.filter(archived_at__lt=since, fingerprint=OuterRef("fingerprint"))
-    new = (
-        letters.filter(~Exists(before), archived_at__gte=since)
+    groups = (
+        letters.filter(archived_at__gte=since)
         .values("fingerprint")
         .annotate(
             first=Min("archived_at"),
@@ -94,9 +93,13 @@ def new_fingerprint(glance: Glance) -> list[Finding]:
             reason=Min("reason"),
             error=Min("exception_type"),
         )
-        .order_by("-first")
+        .order_by("-first")[:MOST_FINGERPRINTS]
     )
-    return [_trouble(group) for group in new[:MOST_FINGERPRINTS]]
+    # One letter of each is asked about: all letters of a storm would be too many.
+    found = {group["row"]: group for group in groups}
+    before = letters.filter(archived_at__lt=since, fingerprint=OuterRef("fingerprint"))
+    new = letters.filter(~Exists(before), pk__in=list(found))
+    return [_trouble(found[row]) for row in new.values_list("pk", flat=True)]
 
 
 def _trouble(group: Mapping[str, Any]) -> Finding:
