@@ -116,6 +116,26 @@ def test_those_that_are_too_many_are_told_once(
     ]
 
 
+def test_queues_that_there_was_no_time_for_have_their_turn_next(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a broker that is slow no queue is never counted."""
+    count = samples.queues.count
+
+    def slow(app: Celery, names: list[str], *, within: float) -> list[QueueFacts]:
+        return count(app, names[:2], within=within)
+
+    monkeypatch.setattr(samples.queues, "count", slow)
+    node("one@host", "mail", "media")
+    own = Samples(app)
+
+    for _ in range(6):
+        own.take()
+
+    names = [name for name, *_ in stored()]
+    assert names == ["celery", "unstuck.dead", "mail", "media", *names[:2]]
+
+
 def test_a_broker_that_is_away_leaves_a_gap(
     app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
