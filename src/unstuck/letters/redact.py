@@ -19,11 +19,15 @@ def redacted_kwargs(kwargs: Mapping[str, Any], names: Iterable[str]) -> Any:
 
 
 def redacted_args(args: Iterable[Any], task: Any, names: Iterable[str]) -> list[Any]:
-    """The positional arguments likewise, named by the signature of their task."""
+    """The positional arguments likewise, named by the signature of their task.
+
+    A value that it has no name for, of a task that is not known here or has fewer
+    parameters, is as good as secret.
+    """
     lowered = tuple(name.lower() for name in names)
     values = list(args)
     return [
-        REDACTED if _is_secret(name, lowered) else _redacted(value, lowered)
+        REDACTED if _is_secret_there(name, lowered) else _redacted(value, lowered)
         for name, value in zip(_names_of(values, task), values, strict=True)
     ]
 
@@ -71,15 +75,19 @@ def _is_secret(name: Any, names: tuple[str, ...]) -> bool:
     return any(secret in lowered for secret in names)
 
 
-def _names_of(values: list[Any], task: Any) -> list[str]:
-    """The name of the parameter that each positional value goes to, or nothing."""
+def _is_secret_there(name: str | None, names: tuple[str, ...]) -> bool:
+    return bool(names) if name is None else _is_secret(name, names)
+
+
+def _names_of(values: list[Any], task: Any) -> list[str | None]:
+    """The name of the parameter that each positional value goes to; none if unknown."""
     try:
         parameters = list(inspect.signature(task.run).parameters.values())
     except (AttributeError, TypeError, ValueError):
         parameters = []
-    names: list[str] = []
+    names: list[str | None] = []
     for parameter in parameters:
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             return names + [parameter.name] * (len(values) - len(names))
         names.append(parameter.name)
-    return (names + [""] * len(values))[: len(values)]
+    return (names + [None] * len(values))[: len(values)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from uuid import NAMESPACE_OID, uuid5
 
-from django.db.models import Min
+from django.db.models import Min, QuerySet
 
 from unstuck.models import Incident, Node, QueueSample
 from unstuck.recorder.database import insert_new, writing
@@ -75,8 +75,7 @@ def look_at_releases() -> None:
         newest = named.order_by("-started_at").first()
         if newest is None:
             return
-        marks = Incident.objects.using(alias).filter(kind="release")
-        last = marks.order_by("-at", "-pk").first()
+        last = last_release(alias).first()
         before = last.details.get("release") if last else None
         if before == newest.release or (last and last.at >= newest.started_at):
             return
@@ -89,6 +88,12 @@ def look_at_releases() -> None:
             details={"release": newest.release, "before": before},
         )
         insert_new(alias, "incident_id", [incident])
+
+
+def last_release(alias: str) -> QuerySet[Incident]:
+    """The mark of the release that there is now, if any."""
+    marks = Incident.objects.using(alias).filter(kind="release")
+    return marks.order_by("-at", "-pk")[:1]
 
 
 def _keep_open(

@@ -21,6 +21,7 @@ from unstuck.models import (
     TaskRun,
 )
 from unstuck.recorder.database import writing
+from unstuck.recorder.fleet import last_release
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ BATCH = 500
 """Rows of one DELETE: it locks little, and SQLite takes their ids as parameters."""
 
 KINDS: Mapping[str, tuple[type[Model], str]] = {
-    "letters": (DeadLetter, "buried_at"),
+    "letters": (DeadLetter, "archived_at"),
     "runs": (TaskRun, "ended_at"),
     "minutes": (TaskMinute, "minute"),
     "incidents": (Incident, "at"),
@@ -65,6 +66,9 @@ def _prune(
         return 0
     rows = model._default_manager.using(alias).order_by()
     old = rows.filter(**{f"{column}__lt": oldest}).order_by(column)
+    if model is Incident:
+        # By it the next one is known to be another.
+        old = old.exclude(pk__in=last_release(alias).values("pk"))
     batch = list(old.values_list("pk", flat=True)[:BATCH])
     rows.filter(pk__in=batch).delete()
     return len(batch)

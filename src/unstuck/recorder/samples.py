@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from django.db.models import Max
 
-from unstuck import queues
+from unstuck import conf, queues
 from unstuck.core.clock import system_clock
 from unstuck.fields import Fields
-from unstuck.models import Node, QueueSample
+from unstuck.models import Alert, Node, QueueSample
 from unstuck.queues import QueueFacts
+from unstuck.recorder.alerts.finding import OF_QUEUES, QUEUE_KNOWN_FOR
 from unstuck.recorder.database import writing
 from unstuck.recorder.sound import number, short
 
@@ -21,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 15.0
 COUNT_SECONDS = 10.0
-"""So long the broker is asked at most; queues that are left have a gap."""
+"""So long the broker is asked at most; queues that are left are the first of the next time."""
 
 MOST_QUEUES = 500
 
@@ -40,6 +42,7 @@ class Samples:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._counted: tuple[datetime, list[QueueFacts]] | None = None
+        self._last: set[str] = set()
         self._left_out = 0
 
     def take(self) -> bool:
@@ -50,7 +53,10 @@ class Samples:
         if self._counted is None:
             names = _names(self._app)
             self._tell_of_those_left_out(len(names[MOST_QUEUES:]))
-            found = queues.count(self._app, names[:MOST_QUEUES], within=COUNT_SECONDS)
+            # Those that there was no time for come first.
+            turn = sorted(names[:MOST_QUEUES], key=self._last.__contains__)
+            found = queues.count(self._app, turn, within=COUNT_SECONDS)
+            self._last = {facts.name for facts in found}
             self._counted = (system_clock(), found)
             return True
         (at, found), self._counted = self._counted, None
@@ -68,14 +74,21 @@ class Samples:
 
 
 def _names(app: Any) -> list[str]:
-    """The queues that any node consumes, ours, and that of the dead letters."""
-    seen_after = system_clock() - Node.LOST_AFTER
+    """Ours and that of the dead letters, those that an alert is of, those that any node
+    consumes, and those that one did: their messages wait when it has died."""
+    now = system_clock()
+    targets = [target.id for target in conf.current().alerts]
     with writing() as alias:
-        nodes = Node.objects.using(alias).filter(seen_at__gt=seen_after)
-        told = [
-            name for known in nodes.values_list("queues", flat=True) for name in known
-        ]
-    return list(dict.fromkeys([*queues.names_of(app), *sorted(told)]))
+        nodes = Node.objects.using(alias).filter(seen_at__gt=now - QUEUE_KNOWN_FOR)
+        seen = list(nodes.values_list("seen_at", "queues"))
+        alerts = Alert.objects.using(alias).filter(
+            target_id__in=targets, condition__in=OF_QUEUES, resolved_at=None
+        )
+        told = list(alerts.values_list("subject", flat=True))
+    here = [names for at, names in seen if at > now - Node.LOST_AFTER]
+    before = [names for _, names in seen]
+    found = [sorted(told), *(sorted(chain(*each)) for each in (here, before))]
+    return list(dict.fromkeys(chain(queues.names_of(app), *found)))
 
 
 def store(at: datetime, found: Sequence[QueueFacts]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -27,11 +28,18 @@ from unstuck.recorder.leader import leader_of
 pytestmark = pytest.mark.django_db
 
 HEARD: list[Any] = []
+LET_GO = threading.Event()
 
 
 def hear(message: dict[str, Any]) -> None:
     """A function that is told."""
     HEARD.append(message)
+
+
+def hang(message: dict[str, Any]) -> None:
+    """One that takes no message until it may."""
+    LET_GO.wait(60)
+    hear(message)
 
 
 def fail(message: dict[str, Any]) -> None:
@@ -46,8 +54,11 @@ def hook() -> Iterator[Webhook]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_heard() -> None:
+def _nothing_heard() -> Iterator[None]:
     HEARD.clear()
+    LET_GO.clear()
+    yield
+    LET_GO.set()
 
 
 class Telling:
@@ -153,23 +164,81 @@ def test_a_target_that_is_not_there_fails_without_a_secret() -> None:
 def test_nobody_waits_for_a_target_that_hangs(
     hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the other chores nor the other targets; it gets no second message."""
+    """Neither the other chores nor the other targets; until it fails it gets no second
+    message."""
     monkeypatch.setattr(sending, "ANSWER_SECONDS", 60.0)
     hook.answer = None
     telling = Telling(hook.url, f"{__name__}.hear")
     letter()
     telling.look()
     telling.until(lambda: bool(HEARD and hook.heard))
-    telling.teller.work()
-    telling.mono += teller.GIVE_UP_SECONDS
-    telling.until(lambda: failures() == 1)
-    telling.now += timedelta(hours=1)
     for _ in range(3):
         telling.teller.work()
-
     assert len(hook.heard) == 1
+    telling.mono += teller.GIVE_UP_SECONDS
+    telling.until(lambda: failures() == 1)
+
     failed = Alert.objects.exclude(last_error="").get()
     assert failed.last_error == "it did not take the message within 20 s"
+
+
+def test_a_target_that_hangs_is_tried_again_until_too_many_messages_are_left_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is told of what waits when it lets go."""
+    eventually(lambda: not hanging())
+    telling = Telling(f"{__name__}.hang")
+    letter()
+    telling.look()
+
+    for attempt in range(1, teller.MOST_HANGING + 1):
+        telling.teller.work()
+        telling.mono += teller.GIVE_UP_SECONDS
+        telling.until(lambda attempt=attempt: failures() == attempt)
+        telling.now += timedelta(hours=1)
+    assert len(hanging()) == teller.MOST_HANGING
+    telling.teller.work()
+    telling.teller.work()
+
+    assert len(hanging()) == teller.MOST_HANGING
+    said = [record.getMessage() for record in caplog.records]
+    assert [words.split(": ")[0] for words in said] == [
+        "Alerts do not reach a target",
+        "A target lets no message go, and gets no more until it does or another "
+        "recorder leads",
+    ]
+    LET_GO.set()
+    telling.until(all_told)
+    assert failures() == 0
+    eventually(lambda: not hanging())
+    telling.teller.work()
+    assert len(HEARD) == teller.MOST_HANGING
+
+
+def hanging() -> list[threading.Thread]:
+    """Threads that are with a target."""
+    return [one for one in threading.enumerate() if one.name == "unstuck alert"]
+
+
+def test_a_server_of_mail_that_says_nothing_is_tried_again(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Django would wait for it for ever."""
+    monkeypatch.setattr(sending, "MAIL_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+        settings.EMAIL_HOST, settings.EMAIL_PORT = server.getsockname()
+        assert settings.EMAIL_TIMEOUT is None
+        telling = Telling("mailto:ops@x.example")
+        letter()
+        telling.look()
+        for attempt in (1, 2):
+            telling.until(lambda attempt=attempt: failures() == attempt)
+            server.accept()[0].close()
+            telling.now += timedelta(hours=1)
+
+    assert Alert.objects.get().last_error.endswith(": timed out")
 
 
 def test_a_function_may_do_whatever_it_likes() -> None:

@@ -157,7 +157,23 @@ def test_a_queue_that_nobody_consumes_any_more(unseen: dict[str, str]) -> None:
 
     assert look(target, after(seconds=130)) == ["firing work"]
     tell(target, after(seconds=130))
+    sample(after(days=1, minutes=5), waiting=0)
     assert look(target, after(days=1, minutes=5)) == ["resolved work"]
+
+
+def test_a_queue_where_messages_wait_for_longer_than_its_worker_is_missed() -> None:
+    """A day later it still has none; a broker that cannot be asked does not end that."""
+    target = wants("queue_without_worker")
+    node(state="gone")
+    assert look(target, after(seconds=130)) == ["firing work"]
+    tell(target, after(seconds=130))
+
+    assert look(target, after(days=1, minutes=5)) == ["lasting work"]
+    tell(target, after(days=1, minutes=5))
+    sample(after(days=1, minutes=8))
+    assert look(target, after(days=1, minutes=8)) == []
+    sample(after(days=1, minutes=12), waiting=0)
+    assert look(target, after(days=1, minutes=12)) == ["resolved work"]
 
 
 @pytest.mark.parametrize("by", ["another node", "somebody else"])
@@ -214,10 +230,13 @@ def test_a_recorder_that_is_behind() -> None:
 
 
 def entry(name: str = "nightly", **known: Any) -> None:
-    facts = {"next_run_at": NOON, "told_by": "celerybeat@one", "told_at": NOON}
-    PeriodicEntry.objects.create(
-        beat="unstuck.beat:shop", name=name, task_name="shop.run", **{**facts, **known}
-    )
+    facts = {
+        "beat": "unstuck.beat:shop",
+        "next_run_at": NOON,
+        "told_by": "celerybeat@one",
+        "told_at": NOON,
+    }
+    PeriodicEntry.objects.create(name=name, task_name="shop.run", **{**facts, **known})
 
 
 def test_an_entry_that_beat_should_have_sent() -> None:
@@ -227,7 +246,6 @@ def test_an_entry_that_beat_should_have_sent() -> None:
     entry("refused", last_error="Connection refused")
     entry("disabled", enabled=False)
     entry("soon", next_run_at=after(seconds=5))
-    entry("of a beat that is no more", next_run_at=after(days=-8))
 
     assert look(target, now) == ["firing nightly", "firing refused"]
     text = message_of(rows.due("default", target, now))["text"]
@@ -241,6 +259,34 @@ def test_an_entry_that_beat_should_have_sent() -> None:
     assert look(target, now, sees_nodes=False) == []
     PeriodicEntry.objects.update(next_run_at=after(hours=1), last_error="")
     assert look(target, after(minutes=4)) == ["resolved nightly", "resolved refused"]
+
+
+def test_an_entry_that_is_never_sent_is_never_over() -> None:
+    """Until somebody says that its beat is no more."""
+    target = wants("beat_overdue")
+    entry()
+    look(target, after(minutes=5))
+    tell(target, after(minutes=5))
+
+    assert look(target, after(days=8)) == ["lasting nightly"]
+    tell(target, after(days=8))
+    assert "delete its rows of PeriodicEntry" in Alert.objects.get().remedy
+    PeriodicEntry.objects.all().delete()
+    assert look(target, after(days=8, minutes=3)) == ["resolved nightly"]
+
+
+def test_two_beats_may_have_an_entry_of_one_name() -> None:
+    """Each is told for itself, and over by itself."""
+    target = wants("beat_overdue")
+    entry()
+    entry(beat="unstuck.beat:shelf")
+    assert look(target, after(minutes=5)) == ["firing nightly", "firing nightly"]
+    tell(target, after(minutes=5))
+    PeriodicEntry.objects.filter(beat="unstuck.beat:shelf").delete()
+
+    assert look(target, after(minutes=8)) == ["resolved nightly"]
+    over = Alert.objects.exclude(resolved_at=None).get()
+    assert over.facts["beat"] == "unstuck.beat:shelf"
 
 
 # -- once
@@ -304,6 +350,46 @@ def test_what_nobody_can_tell_is_not_over() -> None:
 
     assert look(target, after(minutes=30)) == []
     assert Alert.objects.get().is_firing
+
+
+def test_a_queue_that_is_not_counted_any_more_is_not_well() -> None:
+    """Samples of others say nothing of it."""
+    target = wants("queue_older_than")
+    late_queue(NOON)
+    look(target)
+    tell(target, NOON)
+    sample(after(minutes=30), queue="other", oldest_seconds=0.0)
+
+    assert look(target, after(minutes=30)) == []
+    late_queue(after(minutes=31), 1.0)
+    assert look(target, after(minutes=31)) == ["resolved work"]
+
+
+def test_a_queue_that_is_not_there_keeps_no_other_alert_open() -> None:
+    """A name that is misspelt, or of a queue that was retired."""
+    target = wants(
+        {"condition": "queue_older_than", "queue": "work"},
+        {"condition": "queue_older_than", "queue": "ghost"},
+    )
+    late_queue(NOON)
+    assert look(target) == ["firing work"]
+    tell(target, NOON)
+    late_queue(after(minutes=5), 1.0)
+
+    assert look(target, after(minutes=5)) == ["resolved work"]
+
+
+@pytest.mark.parametrize("condition", ["queue_older_than", "queue_without_worker"])
+def test_a_queue_that_nobody_asks_about_any_more_is_over(condition: str) -> None:
+    """It is not told each day that its samples are missing."""
+    node(state="gone")
+    late_queue(after(minutes=10))
+    assert look(wants(condition), after(minutes=10)) == ["firing work"]
+    tell(wants(condition), after(minutes=10))
+
+    other = wants({"condition": condition, "queue": "other"})
+
+    assert look(other, after(minutes=15)) == ["resolved work"]
 
 
 def test_each_target_is_told_for_itself() -> None:

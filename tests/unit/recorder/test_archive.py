@@ -31,3 +31,20 @@ def test_what_is_known_of_the_run_has_its_columns(app: Celery) -> None:
 
     row.refresh_from_db()
     assert {name: getattr(row, name) for name in known} == known
+
+
+def test_no_argument_by_position_of_an_unknown_task_is_stored_in_clear(
+    app: Celery,
+) -> None:
+    """No signature says which one is the password. Only the message itself has them."""
+    row = archived(
+        app,
+        args=["bob", "hunter2"],
+        kwargs={"user": "bob", "password": "hunter2"},
+        task="shop.retired",
+    )
+
+    row.refresh_from_db()
+    assert row.args == ["[redacted]", "[redacted]"]
+    assert row.kwargs == {"user": "bob", "password": "[redacted]"}
+    assert b"hunter2" in bytes(row.message)

@@ -21,6 +21,7 @@ from unstuck.models import (
     TaskRun,
 )
 from unstuck.recorder import retention
+from unstuck.recorder.fleet import look_at_releases
 from unstuck.recorder.retention import KINDS, prune_batch
 
 pytestmark = pytest.mark.django_db
@@ -34,9 +35,11 @@ def kept(kind: str, age: timedelta, now: datetime = NOW) -> Model:
     at = now - age
     match kind:
         case "letters":
-            return DeadLetter.objects.create(
+            letter = DeadLetter.objects.create(
                 letter_id=uuid.uuid4(), message=b"", reason="failed", buried_at=at
             )
+            DeadLetter.objects.filter(pk=letter.pk).update(archived_at=at)
+            return letter
         case "runs":
             return TaskRun.objects.create(run_id=uuid.uuid4(), ended_at=at)
         case "minutes":
@@ -90,6 +93,15 @@ def test_rows_go_when_their_time_is_over(kind: str) -> None:
     assert exists(young)
 
 
+def test_a_letter_that_waited_long_on_the_broker_is_kept_from_when_it_came() -> None:
+    """As nobody could see it before."""
+    letter = kept("letters", timedelta(days=RETENTION_DAYS["letters"] + 1))
+    DeadLetter.objects.update(archived_at=NOW)
+
+    assert prune_all() == 0
+    assert exists(letter)
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_the_project_says_how_long(settings: Any, kind: str) -> None:
     """What it does not say keeps its default."""
@@ -99,6 +111,28 @@ def test_the_project_says_how_long(settings: Any, kind: str) -> None:
 
     assert prune_all() == 1
     assert not KINDS[kind][0]._default_manager.exists()
+
+
+def test_the_last_release_is_remembered_however_long_it_lasts() -> None:
+    """Else it would have come anew with the next node that starts."""
+    old, last = (
+        Incident.objects.create(
+            incident_id=uuid.uuid4(),
+            kind="release",
+            at=NOW - timedelta(days=days),
+            details={"release": release},
+        )
+        for days, release in ((200, "1.0"), (100, "1.1"))
+    )
+    Node.objects.create(
+        name="one@host", state="ready", release="1.1", started_at=NOW, seen_at=NOW
+    )
+
+    assert prune_all() == 1
+    look_at_releases()
+
+    assert not exists(old)
+    assert list(Incident.objects.all()) == [last]
 
 
 def test_as_long_as_can_be_said_is_for_ever(settings: Any) -> None:

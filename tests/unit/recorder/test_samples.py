@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db import OperationalError
 
-from unstuck import Celery
+from unstuck import Celery, conf
 from unstuck.core.clock import system_clock
 from unstuck.core.errors import BrokerUnreachable
-from unstuck.models import Node, QueueSample
+from unstuck.models import Alert, Node, QueueSample
 from unstuck.queues import QueueFacts
 from unstuck.recorder import samples
 from unstuck.recorder.samples import Samples, store, thin
@@ -57,7 +58,7 @@ def test_it_counts_in_one_turn_and_stores_in_the_next(app: Celery) -> None:
     """The queues of all nodes that are there, ours, and the one of the letters."""
     node("one@host", "media", "celery")
     node("two@host", "mail")
-    node("old@host", "old", seen_at=NOON)
+    node("old@host", "old", seen_at=system_clock() - timedelta(hours=25))
     own = Samples(app)
 
     assert own.take()
@@ -67,6 +68,34 @@ def test_it_counts_in_one_turn_and_stores_in_the_next(app: Celery) -> None:
     names = [name for name, *_ in stored()]
     assert names == ["celery", "unstuck.dead", "mail", "media"]
     assert system_clock() - QueueSample.objects.first().at < timedelta(minutes=1)
+
+
+def test_a_queue_is_counted_when_its_only_worker_has_died(
+    app: Celery, settings: Any
+) -> None:
+    """For a day, and for as long as an alert is of it: messages may wait there."""
+    settings.UNSTUCK = {"ALERTS": [{"to": "shop.tell"}]}
+    (target,) = conf.current().alerts
+    now = system_clock()
+    node("one@host", "media")
+    node("dead@host", "mail", "late", seen_at=now - timedelta(hours=23))
+    for subject, resolved_at in (("late", None), ("well", now)):
+        Alert.objects.create(
+            alert_id=uuid4(),
+            target_id=target.id,
+            condition="queue_older_than",
+            subject=subject,
+            since=NOON,
+            seen_at=now,
+            resolved_at=resolved_at,
+        )
+    own = Samples(app)
+
+    own.take()
+    own.take()
+
+    names = [name for name, *_ in stored()]
+    assert names == ["celery", "unstuck.dead", "late", "media", "mail"]
 
 
 def test_those_that_are_too_many_are_told_once(
@@ -85,6 +114,26 @@ def test_those_that_are_too_many_are_told_once(
         "There are too many queues to count them all; the others have no depth and no "
         "alerts: counted=2 left_out=2"
     ]
+
+
+def test_queues_that_there_was_no_time_for_have_their_turn_next(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a broker that is slow no queue is never counted."""
+    count = samples.queues.count
+
+    def slow(app: Celery, names: list[str], *, within: float) -> list[QueueFacts]:
+        return count(app, names[:2], within=within)
+
+    monkeypatch.setattr(samples.queues, "count", slow)
+    node("one@host", "mail", "media")
+    own = Samples(app)
+
+    for _ in range(6):
+        own.take()
+
+    names = [name for name, *_ in stored()]
+    assert names == ["celery", "unstuck.dead", "mail", "media", *names[:2]]
 
 
 def test_a_broker_that_is_away_leaves_a_gap(

@@ -17,11 +17,11 @@ NEW_WITHIN = timedelta(hours=1)
 SAMPLES_WITHIN = timedelta(seconds=60)
 """What was last seen of a queue before is not known any more."""
 
-QUEUE_KNOWN_FOR = timedelta(days=1)
-"""So long a queue is missed that no node consumes any more."""
+OF_QUEUES = ("queue_older_than", "queue_without_worker")
+"""Conditions whose subject is a queue."""
 
-ENTRY_KNOWN_FOR = timedelta(days=7)
-"""So long an entry is missed that no beat sends any more."""
+QUEUE_KNOWN_FOR = timedelta(days=1)
+"""So long a queue is missed, and counted, that no node consumes any more."""
 
 MOST_FINGERPRINTS = 1000
 
@@ -31,6 +31,9 @@ class Finding:
     """Something to be told."""
 
     subject: str = ""
+    of: str = ""
+    """What makes it another one than those of the same subject."""
+
     what: str
     remedy: str
     since: datetime
@@ -50,22 +53,37 @@ class Glance:
     """Whether a node that was not seen for long is lost: not right after an outage."""
 
 
-Findings = list[Finding] | None
-"""``None``: nobody can tell just now."""
-
-
-def find(glance: Glance, condition: str, options: Mapping[str, Any]) -> Findings:
+def find(glance: Glance, condition: str, options: Mapping[str, Any]) -> list[Finding]:
     """All that this condition finds."""
     return FINDERS[condition](glance, **options)
 
 
-def new_fingerprint(glance: Glance) -> Findings:
+def is_known_to_be_over(glance: Glance, condition: str, subject: str) -> bool:
+    """Whether what is not found any more is over, and not only out of our sight."""
+    match condition:
+        case "queue_older_than":
+            return subject in _last_samples(glance, subject)
+        case "queue_without_worker":
+            return glance.sees_nodes and _needs_no_worker(glance, subject)
+        case "beat_overdue":
+            return glance.sees_nodes
+    return True
+
+
+def _needs_no_worker(glance: Glance, queue: str) -> bool:
+    """Whether a node consumes it, or for all that the broker says nothing waits for one."""
+    if _served(glance, 0.0).get(queue):
+        return True
+    last = _last_samples(glance, queue).get(queue)
+    return last is not None and bool(last.consumers or not last.waiting)
+
+
+def new_fingerprint(glance: Glance) -> list[Finding]:
     """Troubles whose first letter is young."""
     letters = DeadLetter.objects.using(glance.alias).order_by()
     since = glance.now - NEW_WITHIN
-    before = letters.filter(archived_at__lt=since, fingerprint=OuterRef("fingerprint"))
-    new = (
-        letters.filter(~Exists(before), archived_at__gte=since)
+    groups = (
+        letters.filter(archived_at__gte=since)
         .values("fingerprint")
         .annotate(
             first=Min("archived_at"),
@@ -75,9 +93,13 @@ def new_fingerprint(glance: Glance) -> Findings:
             reason=Min("reason"),
             error=Min("exception_type"),
         )
-        .order_by("-first")
+        .order_by("-first")[:MOST_FINGERPRINTS]
     )
-    return [_trouble(group) for group in new[:MOST_FINGERPRINTS]]
+    # One letter of each is asked about: all letters of a storm would be too many.
+    found = {group["row"]: group for group in groups}
+    before = letters.filter(archived_at__lt=since, fingerprint=OuterRef("fingerprint"))
+    new = letters.filter(~Exists(before), pk__in=list(found))
+    return [_trouble(found[row]) for row in new.values_list("pk", flat=True)]
 
 
 def _trouble(group: Mapping[str, Any]) -> Finding:
@@ -94,7 +116,7 @@ def _trouble(group: Mapping[str, Any]) -> Finding:
     )
 
 
-def letters_above(glance: Glance, count: float, minutes: float) -> Findings:
+def letters_above(glance: Glance, count: float, minutes: float) -> list[Finding]:
     """More letters than that within so many minutes."""
     since = glance.now - timedelta(minutes=minutes)
     letters = DeadLetter.objects.using(glance.alias).filter(archived_at__gte=since)
@@ -114,11 +136,8 @@ def letters_above(glance: Glance, count: float, minutes: float) -> Findings:
 
 def queue_older_than(
     glance: Glance, seconds: float, queue: str | None = None
-) -> Findings:
+) -> list[Finding]:
     """Queues whose first message has waited for longer."""
-    last = _last_samples(glance, queue)
-    if not last:
-        return None
     return [
         Finding(
             subject=sample.queue,
@@ -133,17 +152,17 @@ def queue_older_than(
                 "above_seconds": seconds,
             },
         )
-        for sample in last.values()
+        for sample in _last_samples(glance, queue).values()
         if (sample.oldest_seconds or 0.0) > seconds
     ]
 
 
 def queue_without_worker(
     glance: Glance, seconds: float, queue: str | None = None
-) -> Findings:
+) -> list[Finding]:
     """Queues that no node has consumed for so long, though one did or messages wait."""
     if not glance.sees_nodes:
-        return None
+        return []
     served = _served(glance, seconds)
     last = _last_samples(glance, queue)
     return [
@@ -151,7 +170,8 @@ def queue_without_worker(
             subject=name,
             what=f"No worker consumes {name}; {_waiting(last.get(name))}",
             remedy=f"Start a worker with -Q {name}. If the queue is not used any more, "
-            f"this is over after {QUEUE_KNOWN_FOR.days} day.",
+            f"this is over {QUEUE_KNOWN_FOR.days} day after its last worker, once "
+            f"nothing waits there.",
             since=glance.now,
             facts={"waiting": last[name].waiting if name in last else None},
         )
@@ -162,7 +182,7 @@ def queue_without_worker(
     ]
 
 
-def node_lost(glance: Glance) -> Findings:
+def node_lost(glance: Glance) -> list[Finding]:
     """Nodes that ended without a goodbye."""
     return [
         Finding(
@@ -177,7 +197,7 @@ def node_lost(glance: Glance) -> Findings:
     ]
 
 
-def recorder_behind(glance: Glance, seconds: float) -> Findings:
+def recorder_behind(glance: Glance, seconds: float) -> list[Finding]:
     """Nodes whose facts wait for longer, and letters that nobody archives."""
     nodes = Node.objects.using(glance.alias).filter(
         facts_lag_seconds__gt=seconds, seen_at__gte=glance.now - Node.LOST_AFTER
@@ -206,14 +226,13 @@ def recorder_behind(glance: Glance, seconds: float) -> Findings:
     return behind + letters
 
 
-def beat_overdue(glance: Glance, seconds: float) -> Findings:
+def beat_overdue(glance: Glance, seconds: float) -> list[Finding]:
     """Entries of beat that should have been sent longer ago."""
     if not glance.sees_nodes:
-        return None
+        return []
     entries = PeriodicEntry.objects.using(glance.alias).filter(
         enabled=True,
         next_run_at__lt=glance.now - timedelta(seconds=seconds),
-        next_run_at__gt=glance.now - ENTRY_KNOWN_FOR,
     )
     return [
         _overdue(glance, entry, entry.next_run_at)
@@ -229,10 +248,12 @@ def _overdue(glance: Glance, entry: PeriodicEntry, due: datetime) -> Finding:
         "Beat tries again every few seconds. Mend what it says."
         if entry.last_error
         else "Look whether a beat runs (`celery -A PROJECT beat`) and what its log says; "
-        f"the last that led was {entry.told_by}."
+        f"the last that led was {entry.told_by}. If there shall be none any more, delete "
+        f"its rows of PeriodicEntry."
     )
     return Finding(
         subject=entry.name,
+        of=entry.beat,
         what=f"Beat should have sent {entry.name} ({entry.task_name}) {late:.0f} s ago "
         f"and has not{why}",
         remedy=remedy,
@@ -241,7 +262,7 @@ def _overdue(glance: Glance, entry: PeriodicEntry, due: datetime) -> Finding:
     )
 
 
-FINDERS: Mapping[str, Callable[..., Findings]] = {
+FINDERS: Mapping[str, Callable[..., list[Finding]]] = {
     "new_fingerprint": new_fingerprint,
     "letters_above": letters_above,
     "queue_older_than": queue_older_than,

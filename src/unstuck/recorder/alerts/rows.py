@@ -13,7 +13,13 @@ from unstuck.core.alerts import EVENTS, Target, without_secrets
 from unstuck.core.backoff import doubled
 from unstuck.letters.redact import clean, storable
 from unstuck.models import Alert
-from unstuck.recorder.alerts.finding import NEW_WITHIN, Finding, Glance, find
+from unstuck.recorder.alerts.finding import (
+    NEW_WITHIN,
+    Finding,
+    Glance,
+    find,
+    is_known_to_be_over,
+)
 from unstuck.recorder.database import insert_new, writing
 from unstuck.recorder.sound import short
 
@@ -60,20 +66,17 @@ def forget(alias: str, targets: Iterable[Target], now: datetime) -> None:
 
 def _look_for(glance: Glance, target: Target) -> None:
     found: dict[UUID, tuple[str, Finding]] = {}
-    unknown = set()
     for want in target.wants:
-        findings = find(glance, want.condition, want.options)
-        if findings is None:
-            unknown.add(want.condition)
-        for one in findings or ():
-            key = _key(target, want.condition, one.subject)
+        for one in find(glance, want.condition, want.options):
+            key = _key(target, want.condition, one)
             found.setdefault(key, (want.condition, one))
     _begin(glance, target, found)
-    _end(glance, target, unknown)
+    _end(glance, target)
 
 
-def _key(target: Target, condition: str, subject: str) -> UUID:
-    return uuid5(NAMESPACE_OID, f"{target.id} {condition} {clean(subject)}")
+def _key(target: Target, condition: str, finding: Finding) -> UUID:
+    which = f"{finding.subject} {finding.of}" if finding.of else finding.subject
+    return uuid5(NAMESPACE_OID, f"{target.id} {condition} {clean(which)}")
 
 
 def _begin(
@@ -119,16 +122,27 @@ def _filled(row: Alert, target: Target, finding: Finding, now: datetime) -> Aler
     return row
 
 
-def _end(glance: Glance, target: Target, unknown: Iterable[str]) -> None:
-    """What was not so for a while is over."""
+def _end(glance: Glance, target: Target) -> None:
+    """What was not so for a while is over, unless nobody can tell just now."""
     rows = Alert.objects.using(glance.alias)
-    lasting = rows.filter(target_id=target.id, resolved_at=None).exclude(
-        condition__in=[*unknown, *EVENTS]
+    unseen = rows.filter(
+        target_id=target.id, resolved_at=None, seen_at__lt=glance.now - CALM
+    ).exclude(condition__in=EVENTS)
+    over = rows.filter(
+        pk__in=[row.pk for row in unseen if _is_over(glance, target, row)]
     )
-    over = lasting.filter(seen_at__lt=glance.now - CALM)
     # Of a target that has a break nothing is due before its end.
     over.filter(attempts=0).update(due_at=glance.now)
     over.update(resolved_at=glance.now)
+
+
+def _is_over(glance: Glance, target: Target, row: Alert) -> bool:
+    is_wanted = any(
+        want.condition == row.condition
+        and want.options.get("queue") in (None, row.subject)
+        for want in target.wants
+    )
+    return not is_wanted or is_known_to_be_over(glance, row.condition, row.subject)
 
 
 # -- telling

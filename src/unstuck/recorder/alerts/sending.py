@@ -7,7 +7,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from django.core.mail import send_mail
+from django.core.mail import get_connection, send_mail
 from django.core.serializers.json import DjangoJSONEncoder
 from django.utils.module_loading import import_string
 
@@ -15,6 +15,10 @@ from unstuck.recorder.alerts.message import Message
 
 ANSWER_SECONDS = 5.0
 """So long a server may say nothing."""
+
+MAIL_SECONDS = 15.0
+"""So long a server of mail may, where ``EMAIL_TIMEOUT`` does not say it: some greet late
+on purpose."""
 
 SUBJECT_LENGTH = 150
 
@@ -49,4 +53,14 @@ def _post(url: str, message: Message) -> None:
 
 def _mail(addresses: list[str], message: Message) -> None:
     subject = " ".join(message["title"].split())[:SUBJECT_LENGTH]
-    send_mail(f"[unstuck] {subject}", message["text"], None, addresses)
+    connection: Any = get_connection()
+    if getattr(connection, "timeout", MAIL_SECONDS) is None:
+        # Django's default is to wait for ever.
+        connection.timeout = MAIL_SECONDS
+    send_mail(
+        f"[unstuck] {subject}",
+        message["text"],
+        None,
+        addresses,
+        connection=connection,
+    )

@@ -22,6 +22,10 @@ from unstuck.recorder.database import writing
 GIVE_UP_SECONDS = 20.0
 """A target that has not taken a message by then has failed."""
 
+MOST_HANGING = 10
+"""So many messages are left with a target that does not let them go; then it gets no more:
+each holds a thread, and what its function has opened."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -91,7 +95,7 @@ class Teller:
     ) -> None:
         self._targets = targets
         self._clock, self._monotonic = clock, monotonic
-        self._calls: dict[str, Call] = {}
+        self._calls: list[Call] = []
         self._failing: set[str] = set()
 
     def work(self) -> bool:
@@ -101,24 +105,39 @@ class Teller:
         """
         self._note()
         with writing() as alias:
-            free = [one for one in self._targets if one.id not in self._calls]
+            free = [one for one in self._targets if self._is_free(one)]
             found = [(one, rows.due(alias, one, self._clock())) for one in free]
         for target, due in found:
             if due:
                 message = message_of(due)
-                self._calls[target.id] = Call(target, message, due, self._monotonic)
+                self._calls.append(Call(target, message, due, self._monotonic))
         return False
 
     def _note(self) -> None:
-        """Store how calls ended. One that never ends is noted, and blocks its target."""
-        for key, call in list(self._calls.items()):
-            if not (call.has_ended or call.is_late):
-                continue
-            if not call.is_given_up:
-                self._store(call, call.error if call.has_ended else late())
-                call.is_given_up = True
+        """Store how calls ended. One that never ends is noted, and left to itself."""
+        for call in list(self._calls):
             if call.has_ended:
-                del self._calls[key]
+                # Late is well enough, else it would be told again for ever.
+                if not (call.is_given_up and call.error):
+                    self._store(call, call.error)
+                self._calls.remove(call)
+            elif call.is_late and not call.is_given_up:
+                self._store(call, late())
+                call.is_given_up = True
+                self._tell_of_those_that_hang(call.target)
+
+    def _is_free(self, target: Target) -> bool:
+        own = [call for call in self._calls if call.target.id == target.id]
+        return all(call.is_given_up for call in own) and len(own) < MOST_HANGING
+
+    def _tell_of_those_that_hang(self, target: Target) -> None:
+        own = [call for call in self._calls if call.target.id == target.id]
+        if len(own) == MOST_HANGING:
+            logger.error(
+                "A target lets no message go, and gets no more until it does or another "
+                "recorder leads: %(fields)s",
+                Fields(target=target.shown, messages=MOST_HANGING),
+            )
 
     def _store(self, call: Call, error: str) -> None:
         now = self._clock()
