@@ -253,8 +253,8 @@ class _Run:
     def report(self) -> ReplayReport:
         return ReplayReport(
             total=len(self.rows),
-            replayed=dict(self.replayed),
-            skipped=dict(self.skipped),
+            replayed=self.replayed,
+            skipped=self.skipped,
             died=len(self.dead),
             canary=self.canary,
             stopped=self.stopped,
