@@ -72,7 +72,7 @@ class Consumer(celery_consumer.Consumer):
         self._repeated: list[Any] = []
         self._must_restart = ""
         self._consumed_by: Any = None
-        self._laters = Laters(self.timer)
+        self._laters = Laters(self.timer, self.beat)
         self._lasting: LastingChannel | None = None
         self._policies: dict[str, Policy] = {}
         self.echoes = Echoes()
