@@ -291,3 +291,24 @@ def test_what_a_child_has_not_taken_yet_is_not_forgotten_with_the_connection(
 
         eventually(lambda: site.runs(task_id) == 1, 30)
     assert site.runs(task_id) == 1
+
+
+def test_what_waits_for_a_free_thread_runs_once_after_a_lost_connection(
+    own_redis_site: Site, own_valkey: Any
+) -> None:
+    """The broker hands it out again, and the pool must not keep it as well."""
+    site = own_redis_site
+    site.settings = {"CELERY_WORKER_PREFETCH_MULTIPLIER": 4}
+    with site.node("-c", "1", pool="threads") as node:
+        running = send(site, "sleep", 6)
+        eventually(lambda: site.runs(running) == 1, 20)
+        waits = send(site, "add", 1, 2)
+        received = f"[{waits}] received"
+        eventually(lambda: received in node.log(), 20)
+        with own_valkey.client() as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+        eventually(lambda: node.log().count(received) == 2, 20)
+        behind = send(site, "add", 3, 4)
+        eventually(lambda: site.runs(behind), 30)
+
+    assert site.runs(waits) == 1

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -33,6 +33,7 @@ from unstuck.leases import alone
 from unstuck.models import Lease, OutboxMessage
 from unstuck.outbox import dispatch, relay, rows
 from unstuck.outbox.publication import Publication
+from unstuck.profile import PUBLISH_SECONDS
 from unstuck.rabbit.queues import PatientQueue, SafeQueue
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -290,7 +291,7 @@ def test_a_test_case_that_captures_commits_sends(streams: Celery) -> None:
 
 
 def test_a_transaction_by_hand_is_sent_by_the_recorder(streams: Celery) -> None:
-    """Nobody tells when it is committed, so that it waits for its time of grace."""
+    """Nobody tells when it is committed: it need not wait for anybody either."""
     with transaction.atomic():
         pass
     transaction.set_autocommit(False)
@@ -300,8 +301,6 @@ def test_a_transaction_by_hand_is_sent_by_the_recorder(streams: Celery) -> None:
         transaction.commit()
     finally:
         transaction.set_autocommit(True)
-    assert relay.send_due(streams) == 0
-    all_due()
     assert relay.send_due(streams) == 1
 
     assert arguments(streams, 1) == [1]
@@ -550,12 +549,67 @@ def test_the_recorder_leaves_a_row_to_its_process_for_a_while(streams: Celery) -
         assert relay.send_due(streams) == 1
 
 
+def test_a_slow_broker_has_nothing_sent_twice(
+    streams: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorder looks after each message, and all take longer than the time of grace."""
+    patience = timedelta(seconds=dispatch.HOLD_SECONDS + PUBLISH_SECONDS)
+    assert patience < rows.GRACE
+    monkeypatch.setattr(dispatch, "GRACE", rows.GRACE / 10)
+    monkeypatch.setattr(dispatch, "HOLD_SECONDS", dispatch.HOLD_SECONDS / 10)
+    looks = []
+
+    def look(_: Any) -> None:
+        time.sleep(0.3)
+        looks.append(relay.send_due(streams))
+
+    before_each_publish(monkeypatch, look)
+    with transaction.atomic():
+        for n in range(10):
+            streams.tasks["one"].delay(n)
+
+    assert looks == [0] * 10
+    assert not OutboxMessage.objects.exists()
+    assert arguments(streams, 10) == [*range(10)]
+
+
+def test_the_recorder_leaves_what_its_process_is_at_after_all(
+    streams: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was due when the recorder looked; the one before it took long to send."""
+    publications = [publication(streams, n) for n in range(4)]
+    with transaction.atomic():
+        written = rows.write(publications, dispatch.NOW)
+
+    def go_on(_: Any) -> None:
+        rows.remove([written[1][0]])
+        rows.hold(written[2:3], rows.GRACE)
+
+    before_each_publish(monkeypatch, go_on)
+
+    assert relay.send_due(streams) == 2
+    assert arguments(streams, 2) == [0, 3]
+    assert OutboxMessage.objects.get().pk == written[2][0]
+
+
+def before_each_publish(
+    monkeypatch: pytest.MonkeyPatch, function: Callable[[Publication], None]
+) -> None:
+    """Have something else happen while a message is on its way."""
+    publish = Publication.publish
+
+    def publish_late(self: Publication, producer: Any, **patience: Any) -> None:
+        function(self)
+        publish(self, producer, **patience)
+
+    monkeypatch.setattr(Publication, "publish", publish_late)
+
+
 def test_one_sends_at_a_time(streams: Celery) -> None:
     """While somebody holds the lease, others leave it; one who died holds it no more."""
     with transaction.atomic():
-        written = rows.write([publication(streams, n) for n in range(2)])
+        written = rows.write([publication(streams, n) for n in range(2)], dispatch.NOW)
     assert len(written) == 2
-    all_due()
     with alone(relay.LEASE, relay.LEASE_LENGTH) as ours:
         assert ours
         assert relay.send_due(streams) == 0
@@ -581,10 +635,9 @@ def test_a_message_that_the_broker_refuses_does_not_block_the_others(
 ) -> None:
     """It is tried three times, then others go first; it stays, with what was said."""
     with transaction.atomic():
-        written = rows.write([publication(streams, n) for n in range(2)])
+        written = rows.write([publication(streams, n) for n in range(2)], dispatch.NOW)
     broken = OutboxMessage.objects.filter(pk=written[0][0])
     broken.update(envelope='{"options": {}, "declare": []}')
-    all_due()
     for _ in range(3):
         with pytest.raises(KeyError):
             relay.send_due(streams)
@@ -621,8 +674,7 @@ def test_the_relay_looks_once_a_second(streams: Celery) -> None:
     looking = relay.Relay(streams)
     assert looking.work() is False
     with transaction.atomic():
-        rows.write([publication(streams, 1)])
-    all_due()
+        rows.write([publication(streams, 1)], dispatch.NOW)
     assert looking.work() is False
     time.sleep(1.1)
     assert looking.work() is True

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+from typing import Any
 
 import pytest
 import redis
 
 from tests.integration.conftest import MakeSite
 from tests.integration.sending import send
+from tests.node import Site
 from tests.waiting import eventually
 
 
@@ -78,6 +80,39 @@ def test_an_idle_worker_does_not_take_what_it_gives_back(redis_site: MakeSite) -
         messages = [json.loads(each) for each in client.lrange("celery", 0, -1)]
     assert {message["headers"]["id"] for message in messages} == set(ids)
     assert not any("redelivered" in message["headers"] for message in messages)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_sigterm_after_lost_connections_gives_each_back_once(
+    own_redis_site: Site, own_valkey: Any, pool: str
+) -> None:
+    """The broker took back what waited, also for a free process, when each was lost."""
+    site = own_redis_site
+    site.settings = {"CELERY_WORKER_PREFETCH_MULTIPLIER": 4}
+    with site.node("-c", "1", pool=pool) as node:
+        running = send(site, "sleep", 15)
+        eventually(lambda: site.runs(running) == 1, 20)
+        ids = [send(site, "add", 1, 2, countdown=3600), send(site, "add", 1, 2)]
+        for lost in range(3):
+            if lost:
+                with own_valkey.client() as client:
+                    client.client_kill_filter(_type="normal", skipme=True)
+            for task_id in ids:
+                received = f"[{task_id}] received"
+                eventually(lambda: node.log().count(received) == lost + 1, 20)  # noqa: B023
+        node.send(signal.SIGTERM)
+        assert node.wait() == 0
+
+    assert sorted(waiting_in(site)) == sorted(ids)
+    assert [event["id"] for event in site.events("run")] == [running]
+
+
+def waiting_in(site: Site) -> list[str]:
+    """The ids of the tasks that wait on kombu's own Redis."""
+    with redis.Redis.from_url(site.broker) as client:
+        assert not client.exists("unacked")
+        messages = [json.loads(each) for each in client.lrange("celery", 0, -1)]
+    return [str(message["headers"]["id"]) for message in messages]
 
 
 def test_a_cold_shutdown_gives_back_what_runs_and_counts_no_strike(

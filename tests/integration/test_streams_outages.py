@@ -234,6 +234,33 @@ def test_connections_that_are_killed(
         assert "Traceback" not in node.log()
 
 
+def test_what_is_held_across_a_lost_connection_leaves_the_prefetch_count_alone(
+    own_streams_site: Site, own_valkey: Valkey
+) -> None:
+    """Messages of unknown tasks; the new connection begins with a count of its own."""
+    site = own_streams_site
+    site.settings = {"UNSTUCK": {"UNKNOWN_TASK_PATIENCE_SECONDS": 8}}
+    with site.node("-c", "4") as node:
+        for _ in range(3):
+            send(site, "nobody_has_this_task")
+        eventually(lambda: prefetch_count(site) == 7, RECOVERS_SECONDS)
+        own_valkey.stop()
+        own_valkey.start()
+        eventually(lambda: node.log().count("Connected to") == 2, 20)
+        eventually(lambda: len(site.letters()) == 3, 40)
+
+        assert prefetch_count(site) == 4
+
+
+def prefetch_count(site: Site) -> int:
+    """How many messages the one node of a site takes at most."""
+    with site.client() as app:
+        answers = app.control.inspect(timeout=1).stats() or {}
+    assert len(answers) == 1
+    [stats] = answers.values()
+    return int(stats["prefetch_count"])
+
+
 def _answers(site: Site) -> bool:
     """Whether the node hears a broadcast and answers it."""
     with site.client() as app:

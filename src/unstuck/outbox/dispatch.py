@@ -30,11 +30,13 @@ from unstuck.outbox.publication import Publication
 from unstuck.outbox.rows import GRACE, Written, hold, is_waiting, remove, write
 
 NOW = timedelta(0)
-EACH = timedelta(milliseconds=20)
-"""What sending one message may take, when a transaction has many."""
+HOLD_SECONDS = 5.0
+"""How often the recorder is told that a process is still at its rows.
 
-YOUNG_SECONDS = 1.0
-FEW = 50
+One publish on top of that, of 10 s at most, and ``GRACE`` is not over yet.
+"""
+
+NEVER = float("-inf")
 CHUNK = 100
 
 logger = logging.getLogger(__name__)
@@ -76,23 +78,15 @@ def _other_transaction(alias: str) -> str | None:
 class _Batch:
     """What one transaction has written so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, held_at: float) -> None:
         self.hooks: Any = None
         """The hooks of that transaction, to know it by."""
 
         self.written: list[tuple[int, Publication]] = []
-        self.nested = False
-        self.over = False
-        self._since = time.monotonic()
+        self.held_at = held_at
+        """Since when the recorder leaves them to us, on the monotonic clock."""
 
-    def surviving(self) -> Written:
-        """What no savepoint took back; the recorder leaves it to us for a while."""
-        # Whoever captures hooks to run them may do so more than once.
-        written, self.written = self.written, []
-        young = time.monotonic() < self._since + YOUNG_SECONDS
-        if young and not self.nested and len(written) <= FEW:
-            return written
-        return hold(written, GRACE + EACH * len(written))
+        self.over = False
 
 
 _batches: WeakKeyDictionary[Any, _Batch] = WeakKeyDictionary()
@@ -100,23 +94,29 @@ _batches: WeakKeyDictionary[Any, _Batch] = WeakKeyDictionary()
 
 def _write_into(app: Any, alias: str, publications: Sequence[Publication]) -> None:
     connection = connections[alias]
-    written = write(publications)
     if not connection.in_atomic_block:
-        return  # Nobody tells when it is committed by hand: the recorder will see.
+        # Nobody tells when it is committed by hand: the recorder will see.
+        write(publications, NOW)
+        return
+    began = time.monotonic()
+    written = write(publications, GRACE)
     batch = _batches.get(connection)
     if batch is None or batch.over or batch.hooks is not connection.run_on_commit:
-        batch = _batches[connection] = _Batch()
+        batch = _batches[connection] = _Batch(began)
         after_commit = functools.partial(_after_commit, app, batch)
         transaction.on_commit(after_commit, using=alias)
         batch.hooks = connection.run_on_commit
     batch.written.extend(written)
-    batch.nested = batch.nested or bool(connection.savepoint_ids)
+    if connection.savepoint_ids:
+        batch.held_at = NEVER  # A savepoint may take them back: who holds them sees.
 
 
 def _after_commit(app: Any, batch: _Batch) -> None:
     batch.over = True
+    # Whoever captures hooks to run them may do so more than once.
+    written, batch.written = batch.written, []
     try:
-        _send_written(app, batch.surviving())
+        _send_written(app, written, batch.held_at)
     except Error as error:
         logger.warning(
             "The database cannot be asked after a commit; the recorder sends what is in "
@@ -125,33 +125,36 @@ def _after_commit(app: Any, batch: _Batch) -> None:
         )
 
 
-def _send_written(app: Any, written: Written) -> None:
+def _send_written(app: Any, written: Written, held_at: float) -> None:
     if _order.is_behind(app):
         _order.leave(written)
         return
-    for start in range(0, len(written), CHUNK):
-        sent = _send_some(app, written[start : start + CHUNK])
-        left = written[start + sent :]
-        if sent < CHUNK and left:
-            _order.leave(left)
-            return
+    while written:
+        if time.monotonic() >= held_at + HOLD_SECONDS:
+            held_at = time.monotonic()
+            written = hold(written, GRACE)
+        written = _send_some(app, written, held_at + HOLD_SECONDS)
 
 
-def _send_some(app: Any, written: Written) -> int:
-    """Send until the broker does not take one; how many were sent."""
-    sent = []
+def _send_some(app: Any, written: Written, until: float) -> Written:
+    """Send a chunk of it, or for a while; what is left to be sent by this process."""
+    sent: list[int] = []
     try:
-        for pk, publication in written:
+        for pk, publication in written[:CHUNK]:
             _send(app, publication)
             sent.append(pk)
+            if time.monotonic() >= until:
+                break
     except SoftTimeLimitExceeded:
         raise  # That is for the task; what is left is for the recorder.
     except Exception as error:
         # It is committed, and so it is not the caller's any more.
         _say_left(publication, error)
+        _order.leave(written[len(sent) :])
+        return []
     finally:
         remove(sent)
-    return len(sent)
+    return written[len(sent) :]
 
 
 # Outside of one.
@@ -265,8 +268,7 @@ class _Order:
 
     def leave(self, written: Written) -> None:
         """Leave rows to the recorder, from now on."""
-        hold(written, NOW)
-        self.left(written)
+        self.left(hold(written, NOW))
 
     def left(self, written: Written) -> None:
         """These rows are the recorder's already."""

@@ -7,6 +7,7 @@ when it dies. No transaction is open while the broker is spoken to.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
@@ -74,15 +75,23 @@ def _due() -> QuerySet[OutboxMessage]:
 
 def _send(app: Any, batch: list[OutboxMessage], step: Step = nullcontext) -> int:
     give_up_at = time.monotonic() + BATCH_SECONDS
-    sent = 0
-    for row in batch:
-        if time.monotonic() > give_up_at:
-            break
+    sent, rest = 0, iter(batch)
+    row = next(rest, None)
+    while row and time.monotonic() < give_up_at:
         _send_one(app, row, step)
+        sent += 1
         with step():
             row.delete()
-        sent += 1
+            row = _next_due(rest)
     return sent
+
+
+def _next_due(rest: Iterator[OutboxMessage]) -> OutboxMessage | None:
+    """The next one that its process has not sent meanwhile, nor said that it is at it."""
+    for row in rest:
+        if _due().filter(message_id=row.message_id).exists():
+            return row
+    return None
 
 
 def _send_one(app: Any, row: OutboxMessage, step: Step) -> None:

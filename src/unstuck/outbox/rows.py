@@ -17,9 +17,13 @@ from unstuck.core.errors import OutboxError, OutboxFull
 from unstuck.letters.redact import clean
 from unstuck.models import OutboxMessage
 from unstuck.outbox.publication import Publication
+from unstuck.profile import PUBLISH_SECONDS
 
-GRACE = timedelta(seconds=5)
-"""So long a row is left to the process that wrote it."""
+GRACE = timedelta(seconds=2 * PUBLISH_SECONDS)
+"""So long a row is left to the process that wrote it, from when that last said so.
+
+It cannot say so while it waits for the broker to take a message.
+"""
 
 REFUSALS = 3
 """So often a message that the broker refuses keeps the others waiting."""
@@ -41,11 +45,12 @@ def rows() -> QuerySet[OutboxMessage]:
     return OutboxMessage.objects.using(conf.current().database)
 
 
-def write(publications: Sequence[Publication], wait: timedelta = GRACE) -> Written:
+def write(publications: Sequence[Publication], wait: timedelta) -> Written:
     """Write messages in the transaction of the caller, if there is one.
 
-    Raises ``OutboxFull`` when there are too many already, and ``OutboxError`` when the
-    database does not take them; then none is written.
+    The recorder leaves them alone for so long. Raises ``OutboxFull`` when there are too
+    many already, and ``OutboxError`` when the database does not take them; then none is
+    written.
     """
     database = conf.current().database
     now = system_clock()

@@ -72,7 +72,7 @@ class Consumer(celery_consumer.Consumer):
         self._repeated: list[Any] = []
         self._must_restart = ""
         self._consumed_by: Any = None
-        self._laters = Laters(self.timer)
+        self._laters = Laters(self.timer, self.beat)
         self._lasting: LastingChannel | None = None
         self._policies: dict[str, Policy] = {}
         self.echoes = Echoes()
@@ -201,6 +201,8 @@ class Consumer(celery_consumer.Consumer):
         finally:
             # What kombu still reads while it closes is given back: nobody hears better.
             self.taken = taken
+            if not self._lasting:
+                self._forget_what_waits()
 
     def _let_go_of_what_has_not_begun(self) -> None:
         """Celery has the pool forget it next, and nobody would ever run it.
@@ -218,6 +220,15 @@ class Consumer(celery_consumer.Consumer):
                 request.give_back()
             else:
                 task_ready(request)
+
+    def _forget_what_waits(self) -> None:
+        """The broker takes it back, so it must not be given back once more at the end.
+
+        Its requests may live on: Celery 5.7 keeps one with an ETA until then.
+        """
+        for request in list(self.waiting):
+            if request.take_back():
+                self.waiting.discard(request)
 
     def _tags_in_hand(self) -> set[str]:
         """Of the messages that run, or that may start at any moment."""

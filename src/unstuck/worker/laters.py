@@ -1,6 +1,6 @@
 """What main has to do later, also when the connection is lost meanwhile.
 
-Celery empties the worker's timer whenever it connects anew.
+Celery 5.6 empties the worker's timer whenever it connects anew; 5.7 does not.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ class _Later:
 
 
 class Laters:
-    """Calls functions from the worker's timer, each once."""
+    """Calls functions from the worker's timer, each once.
 
-    def __init__(self, timer: Any) -> None:
+    ``beat`` is called before each: one that publishes may wait for the broker for long,
+    and many are due together.
+    """
+
+    def __init__(self, timer: Any, beat: Callable[[], None]) -> None:
         self._timer = timer
+        self._beat = beat
         self._waiting: set[_Later] = set()
 
     def add(self, seconds: float, function: Callable[[], None]) -> None:
@@ -42,5 +47,6 @@ class Laters:
         later.entry = self._timer.call_after(seconds, self._call, (later,))
 
     def _call(self, later: _Later) -> None:
+        self._beat()
         self._waiting.discard(later)
         later.function()

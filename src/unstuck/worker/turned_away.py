@@ -110,14 +110,15 @@ class TurnedAway:
     def _hold(self, seconds: float, function: Callable[[], None]) -> None:
         """Call it later, and let one more message in meanwhile."""
         consumer = self._consumer
-        connection = consumer.connection_number()
+        qos = consumer.qos
 
         def let_go() -> None:
-            if connection == consumer.connection_number():
-                consumer.qos.decrement_eventually()
+            # A new connection has a new one, which begins at the count of the project.
+            if consumer.qos is qos:
+                qos.decrement_eventually()
             function()
 
-        consumer.qos.increment_eventually()
+        qos.increment_eventually()
         consumer.later(seconds, let_go)
 
     def _record_failure(self, message: Any, error: BaseException) -> None:
