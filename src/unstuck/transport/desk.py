@@ -115,12 +115,12 @@ class Desk:
         return self.has_lease and tag in self.reserved
 
     def lose(self, tags: Iterable[str]) -> None:
-        """These were given to others while we were away."""
+        """These were given to others while we were away, where they are in hand still."""
         with self._changes:
-            for tag in tags:
-                self._lost.add(tag)
-                self.reserved.discard(tag)
-                self.kept.discard(tag)
+            tags = self.reserved.intersection(tags)
+            self._lost |= tags
+            self.reserved -= tags
+            self.kept -= tags
 
     def lose_unless_known(self, tag: str) -> bool:
         """What has not reached us yet shall not, from now on; ``False`` if it has."""
@@ -186,8 +186,11 @@ class Desk:
     def take_acks(self) -> list[str]:
         """What is to be acknowledged; whoever takes it says it or puts it back."""
         taken: list[str] = []
-        while self._acks and len(taken) < MOST_AT_ONCE:
-            taken.append(self._acks.popleft())
+        try:
+            while self._acks and len(taken) < MOST_AT_ONCE:
+                taken.append(self._acks.popleft())
+        except IndexError:
+            pass  # Another thread has taken the last one: what we have is ours to say.
         return taken
 
     def put_back_acks(self, tags: Iterable[str]) -> None:
