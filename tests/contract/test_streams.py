@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from datetime import UTC, datetime, timedelta
+from multiprocessing import util
 from typing import Any
 
 import kombu
@@ -572,6 +573,26 @@ def test_what_dead_stock_workers_had_in_hand_comes_here(
     assert inbox.bodies == ["unacked"]
     inbox.messages[0].ack()
     holder.messages[0].ack()
+    stock.close()
+
+
+def test_looking_for_what_stock_workers_had_leaves_nothing_behind(
+    streams: Broker,
+) -> None:
+    """However often it is done: not even the channel that did it."""
+    stock, queue = Broker("redis", streams.server), new_queue()
+    publish(stock.connect(), queue, "unacked")
+    holder = Inbox(stock.connect(), queue)
+    holder.wait_for(1)
+    consuming = streams.connect(visibility_timeout=60)
+    inbox = Inbox(consuming, queue)
+    before = len(util._finalizer_registry)
+
+    for _ in range(3):
+        inbox.channel._restore_of_others()
+
+    assert len(util._finalizer_registry) == before
+    assert inbox.bodies == []
     stock.close()
 
 

@@ -174,7 +174,9 @@ class Channel(QueuesChannel):
             self.global_keyprefix + self.unacked_index_key
         ):
             most = self.unacked_restore_limit or RESTORE_AT_ONCE
-            kombu_redis.QoS(self).restore_visible(num=most)
+            theirs = kombu_redis.QoS(self)
+            theirs._on_collect.cancel()  # It would be kept for ever, and we with it.
+            theirs.restore_visible(num=most)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for messages; the answer comes when it comes."""
