@@ -85,12 +85,11 @@ class Children:
             self._close_line()
 
     def end_for_main(self) -> None:
-        """Main is gone: nobody hears of its children, and nobody asks for more."""
-        self._close_line()
-        self.kill_all()
+        """Main is gone: nobody hears of its children, and nobody asks for more.
 
-    def kill_all(self) -> None:
-        """End all of them, with what they have started."""
+        They end with what they have started.
+        """
+        self._close_line()
         for pid in self._alive:
             _kill_group(pid)
             processes.send(pid, signal.SIGKILL)
