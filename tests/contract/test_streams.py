@@ -202,6 +202,48 @@ def test_who_was_away_looks_also_when_the_answer_is_lost(
     assert inbox.channel.is_ours(inbox.messages[1].delivery_tag)
 
 
+def test_what_was_on_its_way_to_who_was_away_is_not_its_own(streams: Broker) -> None:
+    """A busy consumer reads the answer of before only when the steward is done."""
+    connection, queue = streams.connect(), new_queue()
+    inbox = Inbox(streams.connect(node="behind", lease_seconds=4), queue)
+    desk = inbox.channel.desk
+    inbox.drain(0.1)  # waits at the server now
+    publish(connection, queue, "given to others")
+    eventually(lambda: _pending(streams, queue) == 1)
+    with streams.client() as client:
+        _say_that_it_is_gone(client, "behind")
+        eventually(lambda: client.sismember("unstuck:nodes", "behind"), 5)
+    asked = time.monotonic()
+    eventually(lambda: desk.renewed_at > asked, 5)
+
+    inbox.wait_for(1)
+    inbox.drain(2)
+
+    assert len(inbox.messages) == 1
+    inbox.messages[0].ack()
+    eventually(lambda: _pending(streams, queue) == 0)
+    assert desk.zombies == 0
+    assert waiting(connection, queue) == 0
+
+
+def test_what_is_not_taken_and_was_ours_all_the_same_comes_soon(
+    streams: Broker,
+) -> None:
+    """A look that was not needed, as nobody has taken this node for dead."""
+    connection, queue = streams.connect(), new_queue()
+    inbox = Inbox(streams.connect(), queue)
+    inbox.drain(0.1)  # waits at the server now
+    publish(connection, queue, "on its way")
+    eventually(lambda: _pending(streams, queue) == 1)
+
+    inbox.channel._steward._find_out_what_is_lost()
+    inbox.drain(0.1)
+
+    assert inbox.messages == []
+    assert inbox.wait_for(1, 5) == ["on its way"]
+    assert inbox.messages[0].headers.get("x-delivery-count", 0) == 0
+
+
 def _say_that_it_is_gone(client: redis.Redis, node: str) -> None:
     """Have the server give to others what a node has, though it lives."""
     assert client.eval(scripts.LEAVE.text, 0, "unstuck:", node) == 1

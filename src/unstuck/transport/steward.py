@@ -125,7 +125,7 @@ class Steward:
             self._left.wait(LEAVE_SECONDS)
 
     def suspect_ghosts(self) -> None:
-        """A connection is lost, perhaps with messages on it."""
+        """What is on its way to us is lost with a connection, or not taken."""
         self._suspicions.append(time.monotonic() + 1.2 * GHOST_SECONDS)
 
     # The thread.
@@ -224,7 +224,7 @@ class Steward:
     def _find_out_what_is_lost(self) -> None:
         """We were away, perhaps for longer than the lease, and others have taken over."""
         self._register()
-        tags = list(self._desk.reserved)
+        tags = self._desk.was_away()
         found = self._which_are_pending(tags)
         lost = [tag for tag, is_ours in zip(tags, found, strict=True) if not is_ours]
         self._desk.lose(lost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
 from unstuck.transport.desk import Desk
@@ -47,3 +48,14 @@ def test_only_what_is_in_hand_can_be_lost() -> None:
 
     assert desk.zombies == 1
     assert desk.take_acks() == ["ended"]
+
+
+def test_what_was_asked_for_before_we_were_away_is_not_taken() -> None:
+    """The answer may come when others have what it brings."""
+    desk, before = Desk("node"), time.monotonic()
+    desk.reserve("in hand", before)
+
+    assert desk.was_away() == ["in hand"]
+    assert not desk.reserve("on its way", before)
+    assert desk.reserve("asked for since", time.monotonic())
+    assert desk.reserved == {"in hand", "asked for since"}
