@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import select
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
+
+SPARE_FILES = 40
+"""More than there are free numbers below those in use."""
 
 
 def alive(pids: Iterable[int]) -> list[int]:
@@ -30,6 +35,22 @@ def _runs(pid: int) -> bool:
         return not select.select([descriptor], [], [], 0)[0]
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def room_for_files(number: int) -> Iterator[None]:
+    """This process can open so many files more."""
+    held = [os.dup(0) for _ in range(SPARE_FILES)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1, limits[1]))
+    try:
+        for _ in range(number):
+            os.close(held.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for file in held:
+            os.close(file)
 
 
 def in_namespace() -> tuple[str, ...]:

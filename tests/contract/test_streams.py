@@ -9,14 +9,17 @@ import signal
 import socket
 import time
 from datetime import UTC, datetime, timedelta
+from multiprocessing import util
 from typing import Any
 
 import kombu
 import pytest
+import redis
 
 from tests.contract.brokers import Broker, Inbox, new_queue, publish, waiting
 from tests.contract.peer import peer
 from tests.waiting import eventually
+from unstuck.transport import scripts
 
 LEASE = 1.0
 SLACK = 1.0
@@ -144,6 +147,106 @@ def test_an_ending_that_comes_too_late_is_counted(streams: Broker) -> None:
     assert waiting(connection, queue) == 4
     other = Inbox(streams.connect(), queue)
     assert sorted(other.wait_for(4)) == [0, 1, 2, 3]
+
+
+def test_who_was_away_starts_nothing_before_it_knows_what_it_lost(
+    own_streams: Broker,
+) -> None:
+    """However long the server does not say what others were given meanwhile."""
+    connection, queue = own_streams.connect(), new_queue()
+    publish(connection, queue, "given to others")
+    inbox = Inbox(own_streams.connect(node="away", lease_seconds=10), queue)
+    inbox.wait_for(1)
+    desk, message = inbox.channel.desk, inbox.messages[0]
+    with own_streams.client() as client:
+        _say_that_it_is_gone(client, "away")
+        client.execute_command("ACL", "SETUSER", "default", "-xpending")
+        eventually(lambda: not desk.has_lease, 5)
+        assert client.sismember("unstuck:nodes", "away")
+        assert not inbox.channel.is_ours(message.delivery_tag)
+        client.execute_command("ACL", "SETUSER", "default", "+xpending")
+
+    eventually(lambda: desk.has_lease, 5)
+    assert not inbox.channel.is_ours(message.delivery_tag)
+    message.ack()
+    assert desk.zombies == 1
+
+
+def test_who_was_away_looks_also_when_the_answer_is_lost(
+    streams: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server says it once; what is still ours stays so."""
+    connection, queue = streams.connect(), new_queue()
+    publish(connection, queue, "given to others")
+    inbox = Inbox(streams.connect(node="away", lease_seconds=2), queue)
+    inbox.wait_for(1)
+    desk, client = inbox.channel.desk, inbox.channel._steward._client
+    ask, unheard = client.execute_command, []
+
+    def hear_not(*command: Any) -> Any:
+        answer = ask(*command)
+        if command[1] == scripts.TICK.sha and answer[0]:
+            unheard.append(answer)
+            raise redis.ConnectionError
+        return answer
+
+    monkeypatch.setattr(client, "execute_command", hear_not)
+    with streams.client() as other:
+        _say_that_it_is_gone(other, "away")
+
+    eventually(lambda: unheard, 5)
+    eventually(lambda: not inbox.channel.is_ours(inbox.messages[0].delivery_tag), 5)
+    eventually(lambda: desk.has_lease, 5)
+    assert not inbox.channel.is_ours(inbox.messages[0].delivery_tag)
+    assert inbox.wait_for(2) == ["given to others"] * 2
+    assert inbox.channel.is_ours(inbox.messages[1].delivery_tag)
+
+
+def test_what_was_on_its_way_to_who_was_away_is_not_its_own(streams: Broker) -> None:
+    """A busy consumer reads the answer of before only when the steward is done."""
+    connection, queue = streams.connect(), new_queue()
+    inbox = Inbox(streams.connect(node="behind", lease_seconds=4), queue)
+    desk = inbox.channel.desk
+    inbox.drain(0.1)  # waits at the server now
+    publish(connection, queue, "given to others")
+    eventually(lambda: _pending(streams, queue) == 1)
+    with streams.client() as client:
+        _say_that_it_is_gone(client, "behind")
+        eventually(lambda: client.sismember("unstuck:nodes", "behind"), 5)
+    asked = time.monotonic()
+    eventually(lambda: desk.renewed_at > asked, 5)
+
+    inbox.wait_for(1)
+    inbox.drain(2)
+
+    assert len(inbox.messages) == 1
+    inbox.messages[0].ack()
+    eventually(lambda: _pending(streams, queue) == 0)
+    assert desk.zombies == 0
+    assert waiting(connection, queue) == 0
+
+
+def test_what_is_not_taken_and_was_ours_all_the_same_comes_soon(
+    streams: Broker,
+) -> None:
+    """A look that was not needed, as nobody has taken this node for dead."""
+    connection, queue = streams.connect(), new_queue()
+    inbox = Inbox(streams.connect(), queue)
+    inbox.drain(0.1)  # waits at the server now
+    publish(connection, queue, "on its way")
+    eventually(lambda: _pending(streams, queue) == 1)
+
+    inbox.channel._steward._find_out_what_is_lost()
+    inbox.drain(0.1)
+
+    assert inbox.messages == []
+    assert inbox.wait_for(1, 5) == ["on its way"]
+    assert inbox.messages[0].headers.get("x-delivery-count", 0) == 0
+
+
+def _say_that_it_is_gone(client: redis.Redis, node: str) -> None:
+    """Have the server give to others what a node has, though it lives."""
+    assert client.eval(scripts.LEAVE.text, 0, "unstuck:", node) == 1
 
 
 def test_a_server_that_stood_still_reaps_nobody(own_streams: Broker) -> None:
@@ -512,6 +615,26 @@ def test_what_dead_stock_workers_had_in_hand_comes_here(
     assert inbox.bodies == ["unacked"]
     inbox.messages[0].ack()
     holder.messages[0].ack()
+    stock.close()
+
+
+def test_looking_for_what_stock_workers_had_leaves_nothing_behind(
+    streams: Broker,
+) -> None:
+    """However often it is done: not even the channel that did it."""
+    stock, queue = Broker("redis", streams.server), new_queue()
+    publish(stock.connect(), queue, "unacked")
+    holder = Inbox(stock.connect(), queue)
+    holder.wait_for(1)
+    consuming = streams.connect(visibility_timeout=60)
+    inbox = Inbox(consuming, queue)
+    before = len(util._finalizer_registry)
+
+    for _ in range(3):
+        inbox.channel._restore_of_others()
+
+    assert len(util._finalizer_registry) == before
+    assert inbox.bodies == []
     stock.close()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import time
@@ -343,6 +344,40 @@ def test_beat_is_kept_alive(request: pytest.FixtureRequest, broker: str) -> None
         node.send(signal.SIGTERM)
         assert node.wait() == 0
         assert not alive([new_beat])
+
+
+# Too few descriptors.
+
+
+def test_main_opens_as_many_files_as_it_may(redis_site: MakeSite) -> None:
+    """Up to the hard limit; what tasks start gets what it would have got."""
+    site = redis_site()
+    with site.node(*LOAD, prefix=("prlimit", "--nofile=200:3000")) as node:
+        assert files_allowed(node.main) == (3000, 3000)
+        assert {files_allowed(pid) for pid in node.children_pids} == {(200, 3000)}
+        assert "too few descriptors" not in node.log()
+
+
+def test_children_without_room_are_no_end_of_main(redis_site: MakeSite) -> None:
+    """Those that there is room for work, and the log says what is to be done."""
+    site = redis_site()
+    with site.node("-c", "30", *LOAD, prefix=("prlimit", "--nofile=100:100")) as node:
+        main = node.main
+        work_goes_on(site)
+        eventually(lambda: "main may open too few files" in node.log(), 30)
+        eventually(lambda: 0 < len(node.children_pids) < 30, 10)
+        time.sleep(2)
+        work_goes_on(site)
+
+        assert node.main == main
+        assert "There are too few descriptors for so many children" in node.log()
+        node.send(signal.SIGTERM)
+        assert node.wait() == 0
+
+
+def files_allowed(pid: int) -> tuple[int, int]:
+    """The limits of a process, soft and hard."""
+    return resource.prlimit(pid, resource.RLIMIT_NOFILE)
 
 
 # Hidden hazards in a project.

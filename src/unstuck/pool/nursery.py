@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from dataclasses import dataclass
 from typing import Any
 
 from unstuck.pool.board import Board
 from unstuck.pool.death import Death
-from unstuck.pool.wire import INT, blocking, carried, carrying
+from unstuck.pool.room import FILES_OF_A_CHILD, NO_ROOM, has_room
+from unstuck.pool.wire import INT, NOT_NOW, blocking, carried, carrying
 
 LONGEST_MESSAGE = 4096
-SPACE_FOR_FILES = socket.CMSG_SPACE(8 * INT)
+SPACE_FOR_FILES = socket.CMSG_SPACE(2 * FILES_OF_A_CHILD * INT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Unborn:
-    """A child could not be forked."""
+    """A child could not be forked, or there was no room for it here."""
 
     why: str
 
@@ -83,8 +85,10 @@ def say(
     data = json.dumps(message).encode()
     try:
         line.sendmsg([data], carrying(files) if files else [])
-    except BlockingIOError:
-        return False
+    except OSError as error:
+        if error.errno in NOT_NOW:
+            return False
+        raise
     return True
 
 
@@ -110,14 +114,23 @@ def _event(wire: dict[str, Any], files: list[int]) -> Born | Died | Unborn:
     if "unborn" in wire:
         return Unborn(wire["unborn"])
     if "born" in wire:
-        end, other_end, handle, stack_file = files
-        return Born(
-            row=wire["row"],
-            pid=wire["born"],
-            end=blocking(socket.socket(fileno=end)),
-            other_end=blocking(socket.socket(fileno=other_end)),
-            handle=handle,
-            stack_file=stack_file,
-        )
+        return _born(wire, files)
     death = Death.from_wire(wire["died"])
     return Died(row=wire["row"], job=wire["job"], death=death)
+
+
+def _born(wire: dict[str, Any], files: list[int]) -> Born | Unborn:
+    if not has_room(files):
+        # The child finds its line closed, and exits.
+        for file in files:
+            os.close(file)
+        return Unborn(NO_ROOM)
+    end, other_end, handle, stack_file = files
+    return Born(
+        row=wire["row"],
+        pid=wire["born"],
+        end=blocking(socket.socket(fileno=end)),
+        other_end=blocking(socket.socket(fileno=other_end)),
+        handle=handle,
+        stack_file=stack_file,
+    )

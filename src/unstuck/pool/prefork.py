@@ -24,6 +24,7 @@ from unstuck.pool.crew import Crew
 from unstuck.pool.hands import Hands, hands_of
 from unstuck.pool.job import Job, nothing
 from unstuck.pool.nursery import Nursery
+from unstuck.pool.room import make_room
 from unstuck.pool.terms import Terms
 from unstuck.pool.watch import Watch
 
@@ -74,16 +75,15 @@ class TaskPool(prefork.TaskPool):
                 "embedded in something else."
             )
         memory = self.options.get("max_memory_per_child")
-        self.crew = Crew(
-            self._nursery,
-            Terms(
-                limit=self.limit,
-                spares=conf.current().spares,
-                tasks_per_child=self.options.get("maxtasksperchild"),
-                memory_bytes=memory * KIB if memory else None,
-                threaded=bool(self.options.get("threads")),
-            ),
+        terms = Terms(
+            limit=self.limit,
+            spares=conf.current().spares,
+            tasks_per_child=self.options.get("maxtasksperchild"),
+            memory_bytes=memory * KIB if memory else None,
+            threaded=bool(self.options.get("threads")),
         )
+        make_room(terms.limit + terms.spares)
+        self.crew = Crew(self._nursery, terms)
         self.watch = Watch(self.crew)
         self.watch.start()
         self.crew.staff.replenish()

@@ -174,7 +174,9 @@ class Channel(QueuesChannel):
             self.global_keyprefix + self.unacked_index_key
         ):
             most = self.unacked_restore_limit or RESTORE_AT_ONCE
-            kombu_redis.QoS(self).restore_visible(num=most)
+            theirs = kombu_redis.QoS(self)
+            theirs._on_collect.cancel()  # It would be kept for ever, and we with it.
+            theirs.restore_visible(num=most)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for messages; the answer comes when it comes."""
@@ -250,7 +252,7 @@ class Channel(QueuesChannel):
         # Of several streams a reading that blocks may have got one each.
         for stream, entry, _ in entries[reading.asked :]:
             self._refuse(tag_of(stream, entry))
-        self._deliver_all(entries[: reading.asked], popped=not reading.blocks)
+        self._deliver_all(entries[: reading.asked], reading)
         if not entries:
             raise Empty
         return True
@@ -334,27 +336,28 @@ class Channel(QueuesChannel):
         self.subclient.health_check_response_counter = 0
         self.subclient.connection.disconnect()
 
-    def _deliver_all(self, entries: Sequence[_Entry], *, popped: bool) -> None:
-        """Hand them to the consumers; ``popped``: those that need no ack are gone."""
+    def _deliver_all(self, entries: Sequence[_Entry], reading: _Reading) -> None:
+        """Hand them to the consumers."""
         waiting = iter(entries)
         try:
             for stream, entry, fields in waiting:
-                self._deliver_entry(stream, entry, fields, popped)
+                self._deliver_entry(stream, entry, fields, reading)
         finally:
             # Whoever was to take one has raised: the others are for others.
             for stream, entry, _ in waiting:
                 self._refuse(tag_of(stream, entry))
 
     def _deliver_entry(
-        self, stream: str, entry: str, fields: list[bytes], popped: bool
+        self, stream: str, entry: str, fields: list[bytes], reading: _Reading
     ) -> None:
         queue, tag = queue_of(stream, self.keys.root), tag_of(stream, entry)
-        if queue in self._no_ack and popped:
-            pass
+        if queue in self._no_ack and not reading.blocks:
+            pass  # It was popped.
         elif queue not in self.connection._callbacks:
             self._refuse(tag)
             return
-        elif not self.desk.reserve(tag):
+        elif not self.desk.reserve(tag, reading.asked_at):
+            self._steward.suspect_ghosts()  # It may be ours all the same.
             return
         elif queue in self._no_ack:
             self.desk.ack(tag)
@@ -421,12 +424,13 @@ class _Reading:
     blocks: bool = False
     """Whether the server answers when there is something, not at once."""
 
-    overdue_at: float = 0.0
-    """When the answer is so late, on the monotonic clock, that it will not come."""
+    asked_at: float = field(default_factory=time.monotonic)
 
-    def __post_init__(self) -> None:
+    @property
+    def overdue_at(self) -> float:
+        """When the answer is so late, on the monotonic clock, that it will not come."""
         wait = ANSWER_SECONDS + (BLOCK_SECONDS if self.blocks else 0)
-        self.overdue_at = time.monotonic() + wait
+        return self.asked_at + wait
 
 
 def _entries_in(answer: Any) -> Iterator[_Entry]:

@@ -8,6 +8,7 @@ connection: it waits here until the server has taken it.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -87,6 +88,9 @@ class Desk:
         self._leaving: set[str] = set()
         """What the server has not yet been told of, as far as we know."""
 
+        self._away_at = -math.inf
+        """When it was found last that others may have been given what was for us."""
+
         self._lost: set[str] = set()
         self._uncertain: set[str] = set()
         """What it may have been told of before."""
@@ -96,11 +100,14 @@ class Desk:
 
     # Reserved messages.
 
-    def reserve(self, tag: str) -> bool:
-        """A message came in; ``False`` if it has been given back meanwhile."""
+    def reserve(self, tag: str, asked_at: float = math.inf) -> bool:
+        """A message came in; ``False`` if it has been given back meanwhile, or may have
+        been given to others since it was asked for, by the monotonic clock."""
         with self._changes:
             if tag in self._lost:
                 self._lost.discard(tag)
+                return False
+            if asked_at < self._away_at:
                 return False
             self.reserved.add(tag)
         return True
@@ -114,13 +121,20 @@ class Desk:
         """Whether nobody else can have the message now, as far as can be known here."""
         return self.has_lease and tag in self.reserved
 
-    def lose(self, tags: Iterable[str]) -> None:
-        """These were given to others while we were away."""
+    def was_away(self) -> list[str]:
+        """Others may have been given what is in hand, which this returns, and what is on
+        its way: that is not taken for ours."""
         with self._changes:
-            for tag in tags:
-                self._lost.add(tag)
-                self.reserved.discard(tag)
-                self.kept.discard(tag)
+            self._away_at = time.monotonic()
+            return list(self.reserved)
+
+    def lose(self, tags: Iterable[str]) -> None:
+        """These were given to others while we were away, where they are in hand still."""
+        with self._changes:
+            tags = self.reserved.intersection(tags)
+            self._lost |= tags
+            self.reserved -= tags
+            self.kept -= tags
 
     def lose_unless_known(self, tag: str) -> bool:
         """What has not reached us yet shall not, from now on; ``False`` if it has."""
@@ -186,8 +200,11 @@ class Desk:
     def take_acks(self) -> list[str]:
         """What is to be acknowledged; whoever takes it says it or puts it back."""
         taken: list[str] = []
-        while self._acks and len(taken) < MOST_AT_ONCE:
-            taken.append(self._acks.popleft())
+        try:
+            while self._acks and len(taken) < MOST_AT_ONCE:
+                taken.append(self._acks.popleft())
+        except IndexError:
+            pass  # Another thread has taken the last one: what we have is ours to say.
         return taken
 
     def put_back_acks(self, tags: Iterable[str]) -> None:

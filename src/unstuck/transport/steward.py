@@ -91,6 +91,9 @@ class Steward:
         self._next_death = math.inf
         """When the lease of some node is over, unless that is renewed meanwhile."""
 
+        self._must_search = False
+        """Whether it is not known, of what is in hand, what others have been given."""
+
         self._trouble = ""
         desk.lease_seconds = lease_seconds
         desk.wake = self._bell.set
@@ -122,7 +125,7 @@ class Steward:
             self._left.wait(LEAVE_SECONDS)
 
     def suspect_ghosts(self) -> None:
-        """A connection is lost, perhaps with messages on it."""
+        """What is on its way to us is lost with a connection, or not taken."""
         self._suspicions.append(time.monotonic() + 1.2 * GHOST_SECONDS)
 
     # The thread.
@@ -183,23 +186,28 @@ class Steward:
         sent = time.monotonic()
         over, known = tuple(self._over), self._known
         look = sent >= self._next_death
+        # The server says it once: who does not get its answer has to look.
+        search, self._must_search = self._must_search, known
         lost, wait, death, reaped, problem = self._call(
             scripts.TICK,
             *(self._keys.root, self._desk.node, self._lease_ms, int(known), int(look)),
             *over,
         )
         self._known = True
-        self._desk.renewed_at = sent
         if problem:
             self._complain(problem.decode())
         else:
             self._over = [node for node in self._over if node not in over]
         for node, number in reaped:
             _tell_of_death(node.decode(), number)
-        if lost:
-            self._find_out_what_is_lost()
         if look or death >= 0:
             self._next_death = sent + death / 1000 if death >= 0 else math.inf
+        if lost:
+            self._desk.renewed_at = -math.inf  # Until we know it, nothing is ours.
+        if lost or search:
+            self._find_out_what_is_lost()
+        self._must_search = False
+        self._desk.renewed_at = sent
         soon = self._tick_seconds if wait < 0 else wait / 1000
         self._next_tick = min(sent + min(soon, self._tick_seconds), self._next_death)
 
@@ -209,22 +217,23 @@ class Steward:
             self._client.sadd(self._keys.streams_of(self._desk.node), *streams)
 
     def _streams(self) -> list[str]:
-        return list({s for each in self._services.values() for s in each.streams})
+        # A copy: a channel may be dismissed meanwhile, without waiting for the lock.
+        services = list(self._services.values())
+        return list({stream for each in services for stream in each.streams})
 
     def _find_out_what_is_lost(self) -> None:
-        """We were away for longer than the lease, and others have taken over."""
+        """We were away, perhaps for longer than the lease, and others have taken over."""
         self._register()
-        lost = []
-        for tag in list(self._desk.reserved):
-            stream, entry = entry_of(tag)
-            if not self._pending(stream, entry, entry, 1, self._desk.node):
-                lost.append(tag)
+        tags = self._desk.was_away()
+        found = self._which_are_pending(tags)
+        lost = [tag for tag, is_ours in zip(tags, found, strict=True) if not is_ours]
         self._desk.lose(lost)
-        logger.warning(
-            "This node was away for longer than its lease, and its messages were given "
-            "to others: %(fields)s",
-            Fields(messages=len(lost)),
-        )
+        if lost:
+            logger.warning(
+                "This node was away for longer than its lease, and its messages were given "
+                "to others: %(fields)s",
+                Fields(messages=len(lost)),
+            )
 
     def _bridge(self, now: float) -> None:
         services = list(self._services.values())
@@ -244,7 +253,7 @@ class Steward:
     def _chores(self, now: float) -> None:
         self._next_chores = now + CHORES_SECONDS
         self._call(scripts.ADOPT, self._keys.root, *self._steps)
-        for restore in {each.restore for each in self._services.values()}:
+        for restore in {each.restore for each in list(self._services.values())}:
             restore()
 
     def _give_back_ghosts(self, now: float) -> None:
@@ -260,13 +269,20 @@ class Steward:
 
     # The server.
 
+    def _which_are_pending(self, tags: Sequence[str]) -> list[bool]:
+        """Whether the server has each of these in our name; one wait for all of them."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for tag in tags:
+                stream, entry = entry_of(tag)
+                which = (entry, entry, 1, self._desk.node)
+                pipe.execute_command("XPENDING", stream, GROUP, *which)
+            return [bool(_found(each)) for each in pipe.execute(raise_on_error=False)]
+
     def _pending(self, stream: str, *arguments: Any) -> Any:
         try:
             return self._client.execute_command("XPENDING", stream, GROUP, *arguments)
         except ResponseError as error:
-            if "NOGROUP" in str(error):
-                return []  # The server has lost its data.
-            raise
+            return _found(error)
 
     def _call(self, script: scripts.Script, *arguments: Any) -> Any:
         try:
@@ -281,6 +297,15 @@ class Steward:
                 Fields(trouble=trouble),
             )
         self._trouble = trouble
+
+
+def _found(answer: Any) -> Any:
+    """What XPENDING has found; nothing where the server has lost its data."""
+    if not isinstance(answer, Exception):
+        return answer
+    if isinstance(answer, ResponseError) and "NOGROUP" in str(answer):
+        return []
+    raise answer
 
 
 def _tell_of_death(node: str, messages: int) -> None:

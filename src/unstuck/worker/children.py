@@ -85,12 +85,11 @@ class Children:
             self._close_line()
 
     def end_for_main(self) -> None:
-        """Main is gone: nobody hears of its children, and nobody asks for more."""
-        self._close_line()
-        self.kill_all()
+        """Main is gone: nobody hears of its children, and nobody asks for more.
 
-    def kill_all(self) -> None:
-        """End all of them, with what they have started."""
+        They end with what they have started.
+        """
+        self._close_line()
         for pid in self._alive:
             _kill_group(pid)
             processes.send(pid, signal.SIGKILL)
@@ -135,20 +134,23 @@ class Children:
 
     def _fork(self, number: int) -> None:
         self._board.row(number).clear()
-        mains, childs = wire.pair()
-        stack_file = os.memfd_create("unstuck-stack", os.MFD_CLOEXEC)
+        with contextlib.ExitStack() as opened:
+            mains, childs = map(opened.enter_context, wire.pair())
+            stack_file = os.memfd_create("unstuck-stack", os.MFD_CLOEXEC)
+            opened.callback(os.close, stack_file)
 
-        def live() -> int:
-            os.setpgid(0, 0)
-            mains.close()
-            return self._work(childs, number, stack_file)
+            def live() -> int:
+                os.setpgid(0, 0)
+                mains.close()
+                return self._work(childs, number, stack_file)
 
-        pid = processes.fork(live)
-        with contextlib.suppress(OSError):
-            os.setpgid(pid, pid)  # Whoever of the two is first.
-        self._alive[pid] = Alive(number, time.monotonic())
-        self._board.row(number)[Column.PID] = pid
-        handle = os.pidfd_open(pid)
+            pid = processes.fork(live)
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)  # Whoever of the two is first.
+            self._alive[pid] = Alive(number, time.monotonic())
+            self._board.row(number)[Column.PID] = pid
+            handle = os.pidfd_open(pid)  # Without it the child finds its line closed.
+            opened.pop_all()
         files = (mains.detach(), childs.detach(), handle, stack_file)
         self._say({"born": pid, "row": number}, files)
 

@@ -365,7 +365,7 @@ class Supervisor:
         """End what is left: politely, then for sure."""
         self._is_ending = True
         if self.children:
-            self.children.kill_all()
+            self.children.end_for_main()
         left = [kept for kept in self.kept if kept.pid]
         for kept in left:
             late = kept is self.main
