@@ -113,8 +113,8 @@ def find(text: str) -> DeadLetter:
             raise _ambiguous(text, found)
     if rows := rows_begun_by(text):
         raise NoSuchLetter(
-            f"There is no dead letter {text!r}: digits alone are a row id, and that row is "
-            f"gone. Ids of the rows {rows} begin so: write more of one."
+            f"There is no dead letter {text!r}: digits alone are a row id, and there is no "
+            f"such row. Ids of the rows {rows} begin so: use the row id, or write more."
         )
     raise NoSuchLetter(
         f"There is no dead letter {text!r}. An id is a row id, a task id, a letter id "

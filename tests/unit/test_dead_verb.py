@@ -260,7 +260,9 @@ def test_digits_are_never_a_prefix(
     assert unstuck("dead", "show", "12345") == 1
 
     told = capsys.readouterr().err
-    assert f"that row is gone. Ids of the rows {row} begin so: write more" in told
+    assert (
+        f"there is no such row. Ids of the rows {row} begin so: use the row id" in told
+    )
 
 
 def test_a_row_whose_digits_begin_an_id_is_told(
@@ -360,6 +362,18 @@ def test_a_replay_of_many_needs_yes_where_nobody_can_be_asked(
 
     assert "2 dead letters" in capsys.readouterr().err
     assert published(app) == []
+
+
+@pytest.mark.parametrize("words", [("replay",), ("purge", "--why", "known")])
+def test_where_none_fits_nobody_is_asked(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Nor need be: a script that looks after letters is well when there are none."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    archived(app)
+
+    assert unstuck("dead", *words, "--task", "shop.tasks.gone") == 0
+    assert DeadLetter.objects.count() == 1
 
 
 @pytest.mark.parametrize(("answer", "status", "sent"), [("y\n", 0, 2), ("\n", 1, 0)])

@@ -67,6 +67,7 @@ def test_nobody_who_knows_it_is_a_finding(
     told = capsys.readouterr()
     assert status == 1
     assert "Nobody who answered knows 5f1c; not all could be asked." in told.out
+    assert "It may have succeeded" in told.err
     assert "Not asked: the broker and the workers" in told.err
 
 

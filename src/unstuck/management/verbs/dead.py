@@ -57,7 +57,11 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     _add_which(parser)
     add = parser.add_argument
     add("--rate", type=asking.positive, metavar="N", help="at most N a second")
-    add("--canary", action="store_true", help="one first; the rest if it lives")
+    add(
+        "--canary",
+        action="store_true",
+        help="one first, for 30 s at most; the rest unless it dies",
+    )
     # Django keeps the name "args" for itself.
     edit = functools.partial(parser.add_argument, metavar="JSON")
     edit("--args", dest="new_args", type=asking.json_list, help="for exactly one ID")
@@ -154,7 +158,8 @@ def _replay(options: dict[str, Any], out: TextIO) -> int:
         found = found.filter(replayed_at__isnull=True)
     number, found = _as_of_now(found)
     question = f"This replays {_count(number)}."
-    if not options["ids"] and not asking.confirm(question, yes=options["yes"]):
+    asks = number and not options["ids"]
+    if asks and not asking.confirm(question, yes=options["yes"]):
         return _nothing_done()
     report = operations.replay_many(
         app,
@@ -233,7 +238,7 @@ def _progress(report: ReplayReport) -> None:
 def _purge(options: dict[str, Any], out: TextIO) -> int:
     number, found = _as_of_now(_chosen(options))
     question = f"This deletes {_count(number)} for good."
-    if not asking.confirm(question, yes=options["yes"]):
+    if number and not asking.confirm(question, yes=options["yes"]):
         return _nothing_done()
     purged = operations.purge(found, who=asking.who(), why=options["why"])
     if options["json"]:

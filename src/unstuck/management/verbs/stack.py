@@ -58,7 +58,10 @@ def _where_it_is_not(task_id: str, nodes: list[str]) -> str:
             f"A slow one may need a longer --timeout."
         )
     asked = ", ".join(sorted(nodes))
-    return f"{task_id} does not run on any node that answered: {asked}."
+    return (
+        f"{task_id} does not run on any node that answered: {asked}. An id must be whole; "
+        f"`unstuck where` says where it is."
+    )
 
 
 def _show(seen: Mapping[str, Any], out: TextIO) -> None:

@@ -22,6 +22,10 @@ HELP = (
 )
 
 NOWHERE = 1
+HINT = (
+    "It may have succeeded: a success leaves no row, unless RECORD_SUCCESSES is on or the "
+    "result backend remembers it. An id must be whole."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +46,7 @@ def run(options: dict[str, Any], out: TextIO) -> int:
     if not found.places:
         rest = "; not all could be asked" if found.untold else ""
         out.write(one_line(f"Nobody who answered knows {task_id}{rest}.") + "\n")
+        sys.stderr.write(HINT + "\n")
     for untold in found.untold:
         sys.stderr.write(one_line(f"Not asked: {untold_in_words(untold)}.") + "\n")
     return status
