@@ -114,7 +114,7 @@ def _lines(error: Exception) -> list[str]:
     lines = [line for line in str(error).splitlines() if line.strip()]
     if isinstance(error, DatabaseError):
         return [
-            f"The database did not do it: {' '.join(lines)}. "
+            f"The database failed: {' '.join(lines).rstrip('.')}. "
             f"Can it be reached, and has `manage.py migrate` been run?"
         ]
     return lines
