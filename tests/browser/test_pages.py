@@ -40,6 +40,14 @@ DESKTOP = {"width": 1280, "height": 800}
 LAPTOP = {"width": 970, "height": 700}
 TABLET = {"width": 820, "height": 1180}
 PHONE = {"width": 390, "height": 844}
+SCROLLED = """box => {
+  const text = document.createRange();
+  text.selectNodeContents(box);
+  const [inner, outer] = [text.getBoundingClientRect(), box.getBoundingClientRect()];
+  const padding = parseFloat(getComputedStyle(box).paddingTop) + 1;
+  return [outer.top + padding - inner.top, inner.bottom + padding - outer.bottom];
+}"""
+"""How much of the text of a box is out of sight above, and how much below."""
 
 
 @pytest.fixture
@@ -126,6 +134,28 @@ def test_the_dark_has_enough_contrast(full: Shop, operator: Window, path: str) -
         _is_accessible(operator.open(path), path)
     finally:
         operator.page.emulate_media(color_scheme="light")
+
+
+def test_a_long_stack_opens_at_its_innermost_frame(
+    full: Shop, operator: Window
+) -> None:
+    """The last line is in sight, the first one can be scrolled to."""
+    with full.connection() as connection:
+        (row,) = connection.execute(
+            "SELECT max(id) FROM unstuck_incident WHERE stack <> ''"
+        ).fetchone()
+        frames = "\n".join(f"  frame {number}" for number in range(200))
+        connection.execute(
+            "UPDATE unstuck_incident SET stack = %s WHERE id = %s", (frames, row)
+        )
+    box = operator.open(f"incidents/{row}/").locator("pre.stack")
+
+    above, below = box.evaluate(SCROLLED)
+    assert below < 2
+    assert above > 1000
+    box.evaluate("box => box.scrollBy(0, -1e6)")
+    above, _ = box.evaluate(SCROLLED)
+    assert above < 2
 
 
 def test_times_are_those_of_whoever_looks(full: Shop, operator: Window) -> None:

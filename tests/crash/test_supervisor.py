@@ -87,6 +87,8 @@ def test_a_main_that_stands_still_is_replaced(
     assert (incident["process"], incident["pid"]) == ("main", main)
     assert "Stack (most recent call last)" in incident["stack"]
     assert "SIGSTOP" in incident["waiting_for"]
+    assert f"The main process (pid {main}) gave no sign" in incident["what"]
+    assert "2 s, stopped by a signal (SIGSTOP); it" in incident["what"]
     assert judge(site, {running: "hold"}, {}).overlapping == []
 
 

@@ -51,6 +51,13 @@ def place_of(stack: str) -> Place | None:
     )
 
 
+def by_thread(stack: str) -> list[str]:
+    """The stack of the thread that it is about, and those of the others, if any."""
+    others = OTHERS.search(stack)
+    at = others.start() if others else len(stack)
+    return [part.strip("\n") for part in (stack[:at], stack[at:]) if part]
+
+
 def without_messages(traceback: str) -> str:
     """A traceback without what its exceptions say, for messages quote arguments.
 

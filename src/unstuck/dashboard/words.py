@@ -52,8 +52,9 @@ MEANINGS: dict[str, _StrPromise] = {
         "No worker has code for a task of this name. Deploy the code, then replay."
     ),
     Reason.UNDECODABLE: _(
-        "It is not a task message, or its body cannot be read. "
-        "It can be looked at, not replayed."
+        "It is not a task message, or its body cannot be read. Without the name of a "
+        "task it cannot be replayed; with one, a replay sends the same bytes, which "
+        "helps once workers can read them."
     ),
 }
 """What it means, and what to do about it."""

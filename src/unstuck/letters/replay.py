@@ -35,7 +35,7 @@ def replay(
     Raises ``ReplayError`` when the message has no place to go back to or the arguments
     do not fit, and kombu's ``OperationalError`` when the broker does not take it.
     """
-    if "task" not in message.headers or not message.queue:
+    if not is_replayable(message):
         raise ReplayError(
             "This message names no task or no queue; it can be looked at, not replayed."
         )
@@ -67,6 +67,11 @@ def replay(
     )
     with tracing.publishing(about, again=message.headers) as trace:
         queue.put_back(app, again.with_headers(**trace))
+
+
+def is_replayable(message: StoredMessage) -> bool:
+    """Whether it says where it is to go, and for what; its body may be unreadable."""
+    return bool(message.headers.get("task") and message.queue)
 
 
 def arguments_of(

@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 
 from unstuck.core.histogram import Histogram
 from unstuck.dashboard.charts import Chart
+from unstuck.dashboard.frames import by_thread
 from unstuck.dashboard.paging import Count
 from unstuck.dashboard.queries.minutes import PERCENTILES
 from unstuck.dashboard.words import (
@@ -27,6 +28,7 @@ from unstuck.dashboard.words import (
 )
 
 register = template.Library()
+register.filter(by_thread)
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 KIB, MIB = 2**10, 2**20

@@ -66,12 +66,14 @@ class Stalls:
 
     def _kill_if_still_stalled(self, kept: Kept, pid: int) -> None:
         waits = kept.waited_for or "something unknown"
+        # What was stopped from outside waits for nothing of its own.
+        doing = waits if waits.startswith("stopped") else f"waiting for {waits}"
         # One that was stopped goes on because we asked, and long after its time.
         beats = kept.row.silent_seconds() < self._seconds
         goes_on = beats and not kept.was_stopped
         what = (
-            f"The {kept.name} (pid {pid}) gave no sign of life for more than "
-            f"{self._seconds:g} s, waiting for {waits}; "
+            f"The {kept.name} process (pid {pid}) gave no sign of life for more than "
+            f"{self._seconds:g} s, {doing}; "
             + ("it goes on" if goes_on else "it is killed and started again")
         )
         logger.critical(
@@ -88,7 +90,7 @@ class Stalls:
 
     def _replace(self, kept: Kept, pid: int) -> None:
         what = (
-            f"The {kept.name} (pid {pid}) takes none of the messages that wait, also "
+            f"The {kept.name} process (pid {pid}) takes none of the messages that wait, also "
             f"since its consumer was restarted; it is killed and started again"
         )
         logger.critical(

@@ -284,19 +284,18 @@ class Supervisor:
         after = (
             f"a new one starts in {wait:g} s" if wait else "a new one starts at once"
         )
-        what = f"The {kept.name} (pid {pid}) ended with {processes.in_words(exitcode)}"
+        how = processes.in_words(exitcode)
+        what = f"The {kept.name} process (pid {pid}) ended with {how}"
         logger.error(
             "A process ended, and a new one starts: %(fields)s",
-            Fields(
-                name=kept.name, pid=pid, how=processes.in_words(exitcode), wait=wait
-            ),
+            Fields(name=kept.name, pid=pid, how=how, wait=wait),
         )
         if not was_stalled:
             self._report(f"{kept.name}_lost", kept, pid, f"{what}; {after}", dump)
 
     def _give_up(self, kept: Kept, exitcode: int) -> None:
         what = (
-            f"The {kept.name} ended {CRASHES} times within {CRASH_SECONDS} s, "
+            f"The {kept.name} process ended {CRASHES} times within {CRASH_SECONDS} s, "
             f"the last time with {processes.in_words(exitcode)}: giving up"
         )
         logger.critical(

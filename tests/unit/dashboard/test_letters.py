@@ -270,3 +270,30 @@ def test_pages_ask_few_questions_however_many_rows_there_are(
     for url in pages:
         with django_assert_max_num_queries(most):
             assert operator.get(url).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "offered"), [({"task": "shop.charge"}, True), ({"id": "1"}, False)]
+)
+def test_a_replay_is_offered_where_it_can_be_done(
+    operator: Client, app: Celery, headers: dict[str, str], offered: bool
+) -> None:
+    """Also of a body that nobody can read, as long as the message names its task."""
+    unread = archived(app, body=b"\xff", reason=Reason.UNDECODABLE)
+    plain = archived(app)
+    DeadLetter.objects.update(headers=headers)
+
+    for letter in (unread, plain):
+        shown = text_of(operator, one(letter))
+        assert (f"replay/?row={letter.pk}" in shown) is offered
+        assert f"purge/?row={letter.pk}" in shown
+    edit = reverse("unstuck:letters_edit", args=[plain.pk])
+    assert (edit in shown) is offered
+
+
+def test_a_letter_that_is_not_there_need_not_have_been(operator: Client) -> None:
+    """Its number may be a mistake."""
+    response = operator.get(reverse("unstuck:letters_one", args=[99999]))
+
+    assert response.status_code == 404
+    assert b"It was purged, or there never was one." in response.content

@@ -148,6 +148,20 @@ def test_incidents_are_filtered_and_shown(viewer: Client) -> None:
     assert "in main" in one
 
 
+def test_the_stack_of_an_incident_is_apart_from_those_of_other_threads(
+    viewer: Client,
+) -> None:
+    """Each in a box, so that the first can open at its innermost frame."""
+    stack = "Stack:\n  in main\n\nOther threads:\n\nThread 1:\n  in watch"
+    facts.store([incident(stack=stack)])
+
+    row = Incident.objects.get().pk
+    one = viewer.get(reverse("unstuck:incidents_one", args=[row])).content.decode()
+
+    assert '<pre class="stack" tabindex="0">Stack:\n  in main</pre>' in one
+    assert '<pre tabindex="0">Other threads:\n\nThread 1:\n  in watch</pre>' in one
+
+
 def test_the_audit_is_filtered(viewer: Client) -> None:
     """By person, action, and words in target or reason."""
     AuditEntry.objects.create(

@@ -22,6 +22,7 @@ from unstuck.dashboard.queries import letters as read
 from unstuck.dashboard.reading import reading
 from unstuck.dashboard.words import MEANINGS
 from unstuck.letters.redact import redacted_kwargs
+from unstuck.letters.replay import is_replayable
 from unstuck.models import DeadLetter
 from unstuck.selection import letters
 
@@ -51,6 +52,7 @@ def letter(request: HttpRequest, viewer: Viewer, pk: int) -> HttpResponse:
         "may_see_tasks": may_see_runs,
         "alike": alike,
         "size": len(found.message),
+        "is_replayable": is_replayable(found.stored_message()),
         "is_editable": editing.is_editable(found),
         **(_payload(found) if viewer.sees_payload else {}),
     }
@@ -148,7 +150,8 @@ def _letter(pk: int) -> DeadLetter:
     found = letters().filter(pk=pk).first() if pk < 2**63 else None
     if found is None:
         raise Http404(
-            _("There is no dead letter %(row)s. It was purged.") % {"row": pk}
+            _("There is no dead letter %(row)s. It was purged, or there never was one.")
+            % {"row": pk}
         )
     return found
 
