@@ -260,3 +260,26 @@ def test_a_sqlite_that_fails_slows_the_archive_alone(sqlite_archive: MakeSite) -
         file.execute("CREATE TABLE filler AS SELECT zeroblob(8000000)")
 
     bear(site, locked_file, no_room)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_recorder_without_tables_says_once_what_to_do(
+    request: pytest.FixtureRequest, kind: str
+) -> None:
+    """No database is away. When they are made it says that it is over."""
+    site = request.getfixturevalue(f"{kind}_archive")()
+    site.manage("migrate", "unstuck", "zero")
+    with site.node() as node:
+        eventually(lambda: 'so="others do the chores"' in node.log(), 20)
+        time.sleep(8)
+        told = [line for line in node.log().splitlines() if "got no further" in line]
+        [chores] = [line for line in told if "others do the chores" in line]
+        assert "away=tables" in chores
+        assert 'do="manage.py migrate unstuck --database default"' in chores
+        reasons = [line.partition("so=")[2].partition(" seconds=")[0] for line in told]
+        assert len(reasons) == len(set(reasons))
+
+        site.manage("migrate", "unstuck")
+
+        over = ": WARNING/recorder] The recorder gets on again with what had failed"
+        eventually(lambda: node.log().count(over) == len(reasons), 40)

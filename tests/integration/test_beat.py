@@ -91,7 +91,8 @@ def test_beat_goes_on_after_a_hang_and_without_its_server(
 ) -> None:
     """A scheduler of the project's that hangs, locks that are away; no table for news."""
     site, hang = own_redis_site, tmp_path / "hang"
-    (tmp_path / "db.sqlite3").unlink()
+    database = tmp_path / "db.sqlite3"
+    elsewhere = database.rename(tmp_path / "elsewhere")
     site.settings = {
         "HANGS_WHILE": str(hang),
         "CELERY_BEAT_SCHEDULE": {"often": every(1, "often")},
@@ -121,7 +122,10 @@ def test_beat_goes_on_after_a_hang_and_without_its_server(
         back = time.time()
         eventually(lambda: mailbox.sent[-1].at > back, SOON)
         assert beat.log().count(said) == 1
+        assert "WARNING/beat] Beat can ask again which one leads" in beat.log()
         assert leader_of(backends.at(site.broker)) is not None
+        elsewhere.rename(database)
+        eventually(lambda: "takes news of beat again" in beat.log(), SOON)
         assert len({one.task_id for one in mailbox.sent}) == len(mailbox.sent)
 
 

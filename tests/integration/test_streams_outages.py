@@ -199,7 +199,7 @@ def test_a_server_that_is_away_for_long(
     own_streams_site: Site, own_valkey: Valkey
 ) -> None:
     """Longer than the lease, while a task runs: it is adopted, not run again."""
-    with working(own_streams_site) as (work, _):
+    with working(own_streams_site) as (work, node):
         running = work.send("sleep", 12)
         eventually(lambda: own_streams_site.runs(running), 10)
         own_valkey.stop()
@@ -207,6 +207,8 @@ def test_a_server_that_is_away_for_long(
         own_valkey.start()
 
         work.runs()
+        over = "WARNING/main] The server of the broker answers again"
+        eventually(lambda: over in node.log(), 10)
 
 
 KINDS = {

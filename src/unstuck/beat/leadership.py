@@ -114,7 +114,7 @@ class Elected:
 
     def _say_reached(self) -> None:
         if self._is_unreachable:
-            logger.info("Beat can ask again which one leads")
+            logger.warning("Beat can ask again which one leads")
         self._is_unreachable = False
 
 

@@ -68,7 +68,7 @@ class Record:
             except Exception as error:
                 self._say_failing(error)
             else:
-                self._is_failing = False
+                self._say_well()
 
     def _say_failing(self, error: Exception) -> None:
         if not self._is_failing:
@@ -77,3 +77,8 @@ class Record:
                 Fields(error=error),
             )
         self._is_failing = True
+
+    def _say_well(self) -> None:
+        if self._is_failing:
+            logger.warning("The database takes news of beat again")
+        self._is_failing = False

@@ -88,7 +88,7 @@ class Unsent:
         if (known := self._tries.pop(name, None)) is None:
             return False
         late = time.time() - known.since
-        logger.info(
+        logger.warning(
             "Beat has sent an entry that was late: %(fields)s",
             Fields(entry=name, seconds=round(late, 1)),
         )

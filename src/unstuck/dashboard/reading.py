@@ -20,7 +20,7 @@ from django.db import (
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from unstuck import conf
-from unstuck.recorder.database import SET_BOUNDS
+from unstuck.recorder.database import SET_BOUNDS, lacks_tables, sqlstate
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ STEPS = 10_000
 TOO_SLOW = frozenset({"57014", "55P03"})
 """SQLSTATE of a statement that was cancelled, and of a lock that was not had in time."""
 
-NO_TABLE = frozenset({"42P01", "42703"})
+INTERRUPTED = frozenset({"interrupted", "database is locked"})
+"""The same in SQLite's words."""
 
 
 class NotRead(Exception):
@@ -98,16 +99,9 @@ def reading(seconds: float = STATEMENT_SECONDS) -> Iterator[str]:
 
 def why_of(error: BaseException) -> str:
     """What an error of the database says of it: ``slow``, ``unmigrated`` or ``away``."""
-    cause = error.__cause__
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
-    said = str(error)
-    if state in TOO_SLOW or said in {"interrupted", "database is locked"}:
+    if sqlstate(error) in TOO_SLOW or str(error) in INTERRUPTED:
         return "slow"
-    if (
-        state in NO_TABLE
-        or isinstance(error, ProgrammingError)
-        or said.startswith(("no such table", "no such column"))
-    ):
+    if lacks_tables(error) or isinstance(error, ProgrammingError):
         return "unmigrated"
     return "away"
 

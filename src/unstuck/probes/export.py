@@ -85,7 +85,7 @@ class Sender:
                 Fields(problem=problem),
             )
         elif self._is_failing and not problem:
-            logger.info("Metrics are taken again")
+            logger.warning("Metrics are taken again")
         self._is_failing = bool(problem)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from unstuck.core.clock import system_clock
 from unstuck.fields import Fields
 from unstuck.leases import Claim
 from unstuck.models import Lease
-from unstuck.recorder.database import writing
+from unstuck.recorder.database import remedy, writing
 
 LEASE = "chores"
 LEASE_LENGTH = timedelta(seconds=10)
@@ -94,8 +94,10 @@ class Leader:
 
     def _ask(self) -> None:
         now = self._monotonic()
+        is_ours = self._claim.take()
+        # Not before it has answered: a turn that asks nobody would pass for a success.
         self._ask_at = now + ASK_SECONDS
-        if not self._claim.take():
+        if not is_ours:
             self._until = now
             return
         if not self.leads:
@@ -117,7 +119,7 @@ class Leader:
             self._put_off(chore, error)
             return
         if chore.is_failing:
-            logger.info("A chore works again: %(fields)s", Fields(chore=chore.name))
+            logger.warning("A chore works again: %(fields)s", Fields(chore=chore.name))
             chore.is_failing = False
         chore.due_at = self._monotonic() + (0.0 if more else chore.every)
 
@@ -131,7 +133,7 @@ class Leader:
         chore.is_failing = True
         logger.error(
             "A chore failed, which is tried again: %(fields)s",
-            Fields(chore=chore.name, every=wait, error=error),
+            Fields(chore=chore.name, every=wait, error=error, **remedy(error)),
         )
 
 

@@ -62,6 +62,11 @@ them as numbers, and takes four times as long.)
 OF_THE_ROW = frozenset({"22", "23", "54"})
 """Classes of SQLSTATE: bad data, a constraint, more than the server can hold in a row."""
 
+NO_TABLE = frozenset({"42P01", "42703"})
+"""SQLSTATE of a table, and of a column, that is not there."""
+
+NO_TABLE_IN_SQLITE = ("no such table", "no such column", "has no column named")
+
 
 class NoAnswer(BaseException):
     """The time is up in which a server that is well answers."""
@@ -144,10 +149,29 @@ def is_of_the_row(error: BaseException) -> bool:
         return not isinstance(error, (OSError, MemoryError))
     if isinstance(error, (DataError, IntegrityError)):
         return True
+    return sqlstate(error)[:2] in OF_THE_ROW
+
+
+def sqlstate(error: BaseException) -> str:
+    """What PostgreSQL calls it; empty where it is no error of PostgreSQL."""
     # psycopg and psycopg2 have different names for it, SQLite has none.
     cause = error.__cause__
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
-    return state[:2] in OF_THE_ROW
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
+
+
+def lacks_tables(error: BaseException) -> bool:
+    """Whether the database is there, and tables or columns of ours are not."""
+    if not isinstance(error, Error):
+        return False
+    said = str(error)
+    return sqlstate(error) in NO_TABLE or any(it in said for it in NO_TABLE_IN_SQLITE)
+
+
+def remedy(error: BaseException) -> dict[str, str]:
+    """Fields for the log that say what to do, where that is known."""
+    if not lacks_tables(error):
+        return {}
+    return {"do": f"manage.py migrate unstuck --database {conf.current().database}"}
 
 
 def insert_new(alias: str, key: str, rows: Sequence[M]) -> None:

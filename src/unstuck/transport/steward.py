@@ -179,7 +179,7 @@ class Steward:
         if self._desk.has_something_to_say:
             self._desk.flush(self._client)
         if self._trouble:
-            logger.info("The server of the broker answers again")
+            logger.warning("The server of the broker answers again")
             self._trouble = ""
 
     def _tick(self) -> None:

@@ -346,7 +346,7 @@ def test_tries_are_said_once_and_come_again_soon(
     """The first failure, and the end of it; when one goes through, all are tried."""
     now = 100.0
     unsent = Unsent(lambda: now)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.WARNING):
         for _ in range(8):
             unsent.failed("a", OperationalError("away"))
         unsent.failed("b", OperationalError("away"))

@@ -127,7 +127,7 @@ def test_what_is_refused_is_tried_again_until_it_is_taken(
     telling = Telling(hook.url)
     letter()
     telling.look()
-    with caplog.at_level(logging.INFO, teller.__name__):
+    with caplog.at_level(logging.WARNING, teller.__name__):
         for attempt in (1, 2, 3):
             telling.until(lambda attempt=attempt: failures() == attempt)
             telling.now += timedelta(hours=1)

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.db import OperationalError, connection
 
 from unstuck.core.clock import system_clock
 from unstuck.models import Lease
 from unstuck.recorder.chores import Chore, Leader, leader_now
+from unstuck.recorder.duty import Duty
 
 pytestmark = pytest.mark.django_db
 
@@ -141,7 +143,7 @@ def test_a_chore_that_fails_is_told_once_and_counted(
     works: Callable[[], bool] = lambda: 1 / 0 > 1  # noqa: E731 - raises
     broken = Chore("broken", every=every, work=lambda: works())
     leader = Leader("one@host", [broken, chore(done, "sound", 60.0)], clock)
-    caplog.set_level(logging.INFO, "unstuck")
+    caplog.set_level(logging.WARNING, "unstuck")
     for _ in range(3):
         until_idle(leader)
         clock.now += 60
@@ -157,3 +159,48 @@ def test_a_chore_that_fails_is_told_once_and_counted(
 
     assert leader.failed == 3
     assert caplog.messages[1:] == ["A chore works again: chore=broken"]
+
+
+def test_who_cannot_ask_who_leads_fails_until_it_has_asked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No turn between two tries passes for a success: there is one trouble."""
+    clock = Clock()
+    duty = Duty(Leader("one@host", [], clock).work, "others do the chores", clock)
+    rename("unstuck_lease", "elsewhere")
+    for _ in range(120):
+        duty.turn()
+        clock.now += 0.5
+    assert duty.database_away_since == 1000.0
+    [told] = caplog.messages
+    assert 'away=tables so="others do the chores"' in told
+    assert told.endswith('do="manage.py migrate unstuck --database default"')
+
+    rename("elsewhere", "unstuck_lease")
+    clock.now += 30
+    duty.turn()
+
+    assert duty.database_away_since is None
+    assert leader_now("default") == "one@host"
+    [_, over] = caplog.messages
+    assert "gets on again" in over
+
+
+def test_a_chore_without_its_tables_says_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As after an upgrade whose migrations were forgotten."""
+
+    def work() -> bool:
+        raise OperationalError("table unstuck_node has no column named release")
+
+    until_idle(Leader("one@host", [Chore("nodes", every=10, work=work)], Clock()))
+
+    [told] = caplog.messages
+    assert told.endswith('do="manage.py migrate unstuck --database default"')
+
+
+def rename(table: str, to: str) -> None:
+    """Put a table elsewhere, as if it had not been made."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO {to}")

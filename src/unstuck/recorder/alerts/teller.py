@@ -158,6 +158,6 @@ class Teller:
             )
         elif not error and target.id in self._failing:
             self._failing.discard(target.id)
-            logger.info(
+            logger.warning(
                 "Alerts reach a target again: %(fields)s", Fields(target=target.shown)
             )
