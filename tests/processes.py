@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 SPARE_FILES = 40
-"""More than there are free numbers below those in use."""
+"""So many in a row, above all that are in use."""
 
 
 def alive(pids: Iterable[int]) -> list[int]:
@@ -40,7 +40,11 @@ def _runs(pid: int) -> bool:
 @contextlib.contextmanager
 def room_for_files(number: int) -> Iterator[None]:
     """This process can open so many files more."""
-    held = [os.dup(0) for _ in range(SPARE_FILES)]
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    held = [os.dup(0)]
+    # One gets the lowest number that is free: first all between those in use, then a row.
+    while len(held) < SPARE_FILES or held[-SPARE_FILES] < highest:
+        held.append(os.dup(0))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1, limits[1]))
     try:
