@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from django.conf import settings
 from django.db.models import Model, Q, QuerySet
 
 M = TypeVar("M", bound=Model)
@@ -139,5 +138,5 @@ def _key(text: str) -> Key | None:
         number = int(pk)
     except ValueError:
         return None
-    fits = (at.tzinfo is not None) == settings.USE_TZ and 0 <= number < 2**63
+    fits = at.tzinfo is not None and 0 <= number < 2**63
     return (at, number) if fits else None
