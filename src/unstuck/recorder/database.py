@@ -6,9 +6,11 @@ and never long enough for the supervisor to take it for stalled.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, TypeVar
 
 from django.db import (
@@ -78,9 +80,23 @@ class _Alarm:
 
     armed = False
 
-    def __call__(self, *_: object) -> None:
-        if self.armed:
+    def __call__(self, _signal: int, frame: FrameType | None) -> None:
+        # On the way between a `with` and its generator nothing would catch it. The next
+        # one comes soon.
+        if self.armed and not _is_between(frame):
             raise NoAnswer
+
+    def arm(self) -> None:
+        self.armed = True
+        signal.setitimer(signal.ITIMER_REAL, _answer_seconds(), ALARM_AGAIN_SECONDS)
+
+    def disarm(self) -> None:
+        self.armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _is_between(frame: FrameType | None) -> bool:
+    return frame is not None and frame.f_code.co_filename == contextlib.__file__
 
 
 _alarm = _Alarm()
@@ -134,6 +150,7 @@ def writing() -> Iterator[str]:
             _set_bounds(connection)
             yield alias
     except NoAnswer as error:
+        _alarm.disarm()  # It may have come while it was armed or disarmed.
         _abandon(connection)
         message = f"The server gave no answer within {_answer_seconds():g} s"
         raise OperationalError(message) from error
@@ -209,13 +226,11 @@ def _deadline(connection: BaseDatabaseWrapper) -> Iterator[None]:
         return
     # It closes what an alarm has interrupted, so that no rollback is waited for.
     connection.wrap_database_errors = Guard(connection)
-    _alarm.armed = True
-    signal.setitimer(signal.ITIMER_REAL, _answer_seconds(), ALARM_AGAIN_SECONDS)
+    _alarm.arm()
     try:
         yield
     finally:
-        _alarm.armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _alarm.disarm()
 
 
 def _abandon(connection: BaseDatabaseWrapper) -> None:
