@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import kombu
@@ -44,3 +45,21 @@ def test_messages_come_to_their_queue_alone(rabbitmq: Any, kind: str) -> None:
         eventually(lambda: kombu.Queue("b")(channel).get(no_ack=True), 10)
         for name in names:
             assert channel.queue_declare(name, passive=True).message_count == 0
+
+
+def test_what_was_due_while_its_queue_was_away_comes_later(rabbitmq: Any) -> None:
+    """RabbitMQ keeps it and hands it on again, at intervals that our server has short."""
+    with kombu.Connection(rabbitmq.url(rabbitmq.vhost())) as connection:
+        channel = connection.default_channel
+        queue = kombu.Queue("b", durable=True)(channel)
+        queue.declare()
+        delays.prepare(connection, [queue], "quorum")
+        exchange, key = delays.way("b", 1)
+        kombu.Producer(channel).publish("late", exchange=exchange, routing_key=key)
+        queue.delete()
+        time.sleep(2)
+
+        queue.declare()
+        delays.prepare(connection, [queue], "quorum")
+
+        eventually(lambda: queue.get(no_ack=True), 30)
