@@ -79,7 +79,7 @@ def test_tasks_that_race_their_soft_limit(
     assert len(runs) == len(swallowed) + len(beyond)
     assert len(interrupted) == len(set(interrupted))
     assert swallowed | beyond >= set(interrupted)
-    assert set(racers) >= meant >= swallowed | beyond
+    assert {*proof[40:], *racers} >= meant >= swallowed | beyond
     assert 0 < len(meant) < RACES
     assert len({event["pid"] for event in site.events("run")}) <= 3, "a child has died"
 
