@@ -15,7 +15,8 @@ from django.urls import reverse
 
 from tests.unit.dead import TRACEBACK, archived, published
 from tests.unit.recorder.seen import about, incident, minute, run
-from unstuck import Celery, admin_actions
+from unstuck import Celery
+from unstuck.admin import acting
 from unstuck.core.clock import system_clock
 from unstuck.core.verdict import Reason
 from unstuck.dashboard.frames import HIDDEN
@@ -409,7 +410,7 @@ def test_more_than_one_request_can_do_is_refused(
     operator: Client, app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It names the command that can."""
-    monkeypatch.setattr(admin_actions, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(acting, "MOST_AT_ONCE", 1)
     letters = [archived(app), archived(app)]
 
     response = act(operator, "replay_selected", *letters, confirmed="yes")

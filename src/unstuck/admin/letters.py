@@ -14,14 +14,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 
-from unstuck import admin_actions, selection
-from unstuck.admin_readonly import (
-    EndedAdmin,
-    TaskFilter,
-    block,
-    readable,
-    sees_payload,
-)
+from unstuck import selection
+from unstuck.admin import acting
+from unstuck.admin.base import TaskFilter, sees_payload
+from unstuck.admin.ended import EndedAdmin
+from unstuck.admin.words import block, readable
 from unstuck.models import DeadLetter
 
 HIDDEN = "hidden: needs unstuck.view_payload"
@@ -170,14 +167,14 @@ class DeadLetterAdmin(EndedAdmin):
         self, request: HttpRequest, queryset: QuerySet[DeadLetter]
     ) -> HttpResponse | None:
         """Put the messages back, once somebody has confirmed it."""
-        return admin_actions.act(self, request, queryset, "replay")
+        return acting.act(self, request, queryset, "replay")
 
     @admin.action(description="Purge selected dead letters", permissions=["operate"])
     def purge_selected(
         self, request: HttpRequest, queryset: QuerySet[DeadLetter]
     ) -> HttpResponse | None:
         """Delete the letters, once somebody has confirmed it."""
-        return admin_actions.act(self, request, queryset, "purge")
+        return acting.act(self, request, queryset, "purge")
 
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view
@@ -188,7 +185,7 @@ class DeadLetterAdmin(EndedAdmin):
                 {"verb": verb},
                 name=f"unstuck_deadletter_{verb}",
             )
-            for verb in admin_actions.VERBS
+            for verb in acting.VERBS
         ]
         body = path("<int:pk>/body/", wrap(self.body), name="unstuck_deadletter_body")
         return [*own, body, *super().get_urls()]
@@ -201,7 +198,7 @@ class DeadLetterAdmin(EndedAdmin):
         if self._letter(pk) is None:
             return self._gone(request, pk)
         one = selection.letters().filter(pk=pk)
-        page = admin_actions.act(self, request, one, verb)
+        page = acting.act(self, request, one, verb)
         if page is not None:
             return page
         still_there = self._letter(pk) is not None
@@ -223,7 +220,7 @@ class DeadLetterAdmin(EndedAdmin):
             "text": message.body.decode("utf-8", "backslashreplace"),
         }
         template = "admin/unstuck/deadletter/body.html"
-        return admin_actions.page(self, request, template, context)
+        return acting.page(self, request, template, context)
 
     def changeform_view(
         self,
