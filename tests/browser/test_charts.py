@@ -10,6 +10,7 @@ from tests.browser.conftest import Window
 from tests.browser.history import HANGS
 from tests.browser.shop import Shop
 from tests.browser.test_pages import DESKTOP, PHONE
+from tests.waiting import eventually
 
 PATHS = {"": 5, f"tasks/one/?name={HANGS}": 4}
 """How many charts each page has."""
@@ -22,6 +23,8 @@ INK = """() => [...document.querySelectorAll(".chart canvas")].map((canvas) => {
   return data.filter((value, place) => place % 4 === 3 && value).length;
 })"""
 """How many pixels of each chart are not empty."""
+
+WIDTH = "document.querySelector('canvas').clientWidth"
 
 
 @pytest.fixture
@@ -44,13 +47,12 @@ def test_charts_are_drawn_and_drawn_again(
     page.evaluate("document.querySelector('.chart canvas').id = 'old'")
     page.evaluate("document.getElementById('live').dispatchEvent(new Event('refresh'))")
     page.wait_for_selector("#old", state="detached")
-    page.wait_for_function(
-        f"document.querySelectorAll('canvas').length == {PATHS[path]}"
-    )
+    # Not wait_for_function(): what it polls is evaluated in the page, which forbids that.
+    eventually(lambda: len(page.evaluate(INK)) == PATHS[path])
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
-    page.wait_for_function("document.querySelector('canvas').clientWidth < 390")
+    eventually(lambda: page.evaluate(WIDTH) < PHONE["width"])
 
-    assert min(page.evaluate(INK)) > 500
+    eventually(lambda: min(page.evaluate(INK)) > 500)
     assert operator.complaints == []
 
 
