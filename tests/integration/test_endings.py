@@ -1,6 +1,6 @@
-"""Every ending of the table comes true, on every pool and broker.
+"""Every ending of the table comes true: our pool on each broker, each other one on one.
 
-One worker a pool and broker, all messages at once: that is how they come in production.
+One worker a pair, all messages at once: that is how they come in production.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PAIRS = [
     ("amqp", "threads"),
     ("streams", "solo"),
 ]
-"""Our pool on each broker, and each other pool on one at least."""
+"""A broker and a pool. The two meet in few places, so not each pair is tried."""
 
 
 CRASHES = ["kill", "segfault", "os_exit"]
