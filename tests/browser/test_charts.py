@@ -24,6 +24,7 @@ INK = """() => [...document.querySelectorAll(".chart canvas")].map((canvas) => {
 })"""
 """How many pixels of each chart are not empty."""
 
+NUMBER = "document.querySelectorAll('canvas').length"
 WIDTH = "document.querySelector('canvas').clientWidth"
 
 
@@ -48,7 +49,7 @@ def test_charts_are_drawn_and_drawn_again(
     page.evaluate("document.getElementById('live').dispatchEvent(new Event('refresh'))")
     page.wait_for_selector("#old", state="detached")
     # Not wait_for_function(): what it polls is evaluated in the page, which forbids that.
-    eventually(lambda: len(page.evaluate(INK)) == PATHS[path])
+    eventually(lambda: page.evaluate(NUMBER) == PATHS[path])
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
     eventually(lambda: page.evaluate(WIDTH) < PHONE["width"])
 

@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.utils.safestring import SafeString
 
 from unstuck.admin.base import ReadOnlyAdmin
-from unstuck.admin.words import block, readable
+from unstuck.admin.words import block_of
 from unstuck.dashboard.payload import without_arguments
 from unstuck.models import AuditEntry
 
@@ -25,8 +25,8 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     @admin.display(description="details")
     def shown_details(self, entry: AuditEntry) -> SafeString | str:
         """What was done, in full."""
-        return block(readable(entry.details))
+        return block_of(entry.details)
 
     @admin.display(description="details")
     def details_in_short(self, entry: AuditEntry) -> SafeString | str:
-        return block(readable(without_arguments(entry.details)))
+        return block_of(without_arguments(entry.details))

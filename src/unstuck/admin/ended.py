@@ -13,6 +13,14 @@ from unstuck.admin.words import block, exception_of, mebibytes, short, together
 from unstuck.dashboard.frames import HIDDEN, without_messages
 from unstuck.models import DeadLetter, TaskRun
 
+HAPPENED = (
+    "shown_exception",
+    "shown_traceback",
+    "shown_stack",
+    "shown_soft_stack",
+)
+"""What a page shows of it first."""
+
 
 class EndedAdmin(ReadOnlyAdmin):
     """What letters and runs have in common: how a task ended."""

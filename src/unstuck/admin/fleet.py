@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.utils.safestring import SafeString
 
 from unstuck.admin.base import ReadOnlyAdmin
-from unstuck.admin.words import block, readable
+from unstuck.admin.words import block, block_of
 from unstuck.models import Alert, Incident, Node, QueueSample
 
 
@@ -108,7 +108,7 @@ class IncidentAdmin(ReadOnlyAdmin):
 
     @admin.display(description="details")
     def shown_details(self, incident: Incident) -> SafeString | str:
-        return block(readable(incident.details))
+        return block_of(incident.details)
 
 
 @admin.register(Alert)
@@ -148,4 +148,4 @@ class AlertAdmin(ReadOnlyAdmin):
     @admin.display(description="facts")
     def shown_facts(self, alert: Alert) -> SafeString | str:
         """What it is about, in full."""
-        return block(readable(alert.facts))
+        return block_of(alert.facts)

@@ -9,16 +9,14 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
-from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.timezone import localtime
 
 from unstuck import selection
 from unstuck.admin import acting
 from unstuck.admin.base import TaskFilter, sees_payload
-from unstuck.admin.ended import EndedAdmin
-from unstuck.admin.words import block, readable
+from unstuck.admin.ended import HAPPENED, EndedAdmin
+from unstuck.admin.words import block_of, minute_of
 from unstuck.models import DeadLetter
 
 HIDDEN = "hidden: needs unstuck.view_payload"
@@ -76,10 +74,7 @@ class DeadLetterAdmin(EndedAdmin):
             "What happened",
             {
                 "fields": (
-                    "shown_exception",
-                    "shown_traceback",
-                    "shown_stack",
-                    "shown_soft_stack",
+                    *HAPPENED,
                     "shown_waiting_for",
                 )
             },
@@ -129,7 +124,7 @@ class DeadLetterAdmin(EndedAdmin):
     @admin.display(description="buried", ordering="buried_at")
     def buried(self, letter: DeadLetter) -> str:
         """When, short enough for a column."""
-        return date_format(localtime(letter.buried_at), "Y-m-d H:i")
+        return minute_of(letter.buried_at)
 
     @admin.display(description="replayed", ordering="replayed_at")
     def replayed(self, letter: DeadLetter) -> str:
@@ -138,15 +133,15 @@ class DeadLetterAdmin(EndedAdmin):
 
     @admin.display(description="positional")
     def shown_args(self, letter: DeadLetter) -> SafeString | str:
-        return block(readable(letter.args))
+        return block_of(letter.args)
 
     @admin.display(description="by name")
     def shown_kwargs(self, letter: DeadLetter) -> SafeString | str:
-        return block(readable(letter.kwargs))
+        return block_of(letter.kwargs)
 
     @admin.display(description="headers")
     def shown_headers(self, letter: DeadLetter) -> SafeString | str:
-        return block(readable(letter.headers))
+        return block_of(letter.headers)
 
     @admin.display(description="arguments")
     def hidden_arguments(self, letter: DeadLetter) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.utils.formats import date_format
-from django.utils.timezone import localtime
 
 from unstuck.admin.base import ReadOnlyAdmin, TaskFilter
-from unstuck.admin.ended import EndedAdmin
-from unstuck.admin.words import mebibytes, percentiles, seconds
+from unstuck.admin.ended import HAPPENED, EndedAdmin
+from unstuck.admin.words import mebibytes, minute_of, percentiles, seconds
 from unstuck.models import TaskMinute, TaskRun
 
 
@@ -39,10 +37,7 @@ class TaskRunAdmin(EndedAdmin):
             "What happened",
             {
                 "fields": (
-                    "shown_exception",
-                    "shown_traceback",
-                    "shown_stack",
-                    "shown_soft_stack",
+                    *HAPPENED,
                     "swallowed_soft_limit",
                     "shown_waiting_for",
                 )
@@ -83,7 +78,7 @@ class TaskRunAdmin(EndedAdmin):
     @admin.display(description="ended", ordering="ended_at")
     def ended(self, run: TaskRun) -> str:
         """When, short enough for a column."""
-        return date_format(localtime(run.ended_at), "Y-m-d H:i")
+        return minute_of(run.ended_at)
 
     @admin.display(description="memory growth")
     def memory_growth(self, run: TaskRun) -> str:

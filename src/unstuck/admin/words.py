@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
+from django.utils.timezone import localtime
 
 from unstuck.core.histogram import Histogram
 from unstuck.models import DeadLetter, TaskRun
@@ -20,11 +23,16 @@ def block(text: str) -> SafeString | str:
     return format_html('<pre class="unstuck-block">{}</pre>', text)
 
 
-def readable(value: Any) -> str:
-    """JSON for people."""
+def block_of(value: Any) -> SafeString | str:
+    """JSON for people, as such text."""
     if value is None:
-        return "could not be read"
-    return json.dumps(value, indent=2, ensure_ascii=False)
+        return block("could not be read")
+    return block(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def minute_of(moment: datetime) -> str:
+    """When, short enough for a column."""
+    return date_format(localtime(moment), "Y-m-d H:i")
 
 
 def mebibytes(size: int | None) -> str:

@@ -96,7 +96,7 @@ class _Alarm:
 
 
 def _is_between(frame: FrameType | None) -> bool:
-    return frame is not None and frame.f_code.co_filename == contextlib.__file__
+    return frame is not None and frame.f_globals is vars(contextlib)
 
 
 _alarm = _Alarm()
