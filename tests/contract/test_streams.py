@@ -343,6 +343,18 @@ def test_nothing_of_a_node_is_left_that_has_closed(streams: Broker) -> None:
     assert waiting(connection, queue) == 1
 
 
+def test_closing_waits_for_a_server_that_is_slow(streams: Broker) -> None:
+    """Also where nothing was consumed any more: a worker cancels, and then closes."""
+    inbox = Inbox(streams.connect(), new_queue())
+    with streams.client() as client:
+        client.client_pause(300, all=False)
+        inbox.cancel()
+
+        inbox.channel.close()
+
+        assert client.scard("unstuck:nodes") == 0
+
+
 def test_who_only_publishes_needs_no_lease(streams: Broker) -> None:
     """A web process leaves nothing behind."""
     publish(streams.connect(), new_queue(), 1, 2)

@@ -160,9 +160,8 @@ class Channel(QueuesChannel):
         self._steward.serve(self, service)
 
     def _dismiss_steward(self, *, wait: bool) -> None:
-        if self._has_steward:
-            self._has_steward = False
-            self._steward.dismiss(self, wait=wait)
+        self._has_steward = False
+        self._steward.dismiss(self, wait=wait)
 
     def _restore_of_others(self) -> None:
         """Give back what dead workers with kombu's own transport had in hand.

@@ -81,6 +81,9 @@ class Steward:
         self._lock = threading.RLock()
         self._bell = threading.Event()
         self._left = threading.Event()
+        """Whether there is no thread, and the server knows nothing of us."""
+
+        self._left.set()
         self._thread: threading.Thread | None = None
         self._services: dict[object, Service] = {}
         self._next_tick = self._next_bridge = self._next_chores = 0.0
@@ -106,8 +109,8 @@ class Steward:
             self._services[who] = service
             self._register()
             self._tick()
-            self._left.clear()
             if self._thread is None:
+                self._left.clear()
                 self._thread = threading.Thread(
                     target=self._run, name="unstuck-steward", daemon=True
                 )
