@@ -25,8 +25,7 @@ soak: setup ## The crash tests at full length; writes docs/proof (half an hour)
 	@scripts/soak
 
 check: setup ## Format, lint, types, imports and unit tests: under a minute
-	@scripts/check lint
-	@scripts/check unit
+	@scripts/check units
 
 format: setup ## Let ruff format the code and fix what it can
 	@$(BIN)/ruff check --fix-only --quiet .

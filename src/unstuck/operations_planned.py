@@ -72,7 +72,7 @@ def drop_task(
     who: str,
     why: str,
     due_ms: int | None = None,
-    seconds: float = remote.ANSWER_SECONDS,
+    seconds: float | None = None,
 ) -> Dropped:
     """Have a task that waits for its time not run: it ends as revoked.
 

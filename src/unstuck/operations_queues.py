@@ -36,7 +36,7 @@ def pause_queue(
     *,
     who: str,
     why: str,
-    seconds: float = remote.ANSWER_SECONDS,
+    seconds: float | None = None,
 ) -> Told:
     """Have the nodes that consume a queue stop that; what they have in hand goes on.
 
@@ -62,7 +62,7 @@ def resume_queue(
     *,
     who: str,
     why: str,
-    seconds: float = remote.ANSWER_SECONDS,
+    seconds: float | None = None,
 ) -> Told:
     """Have the nodes consume a queue again that did so before it was paused.
 
@@ -93,7 +93,7 @@ def _demand_reason(name: str, why: str, verb: str) -> None:
         )
 
 
-def _consumers(app: Any, name: str, seconds: float) -> list[str]:
+def _consumers(app: Any, name: str, seconds: float | None) -> list[str]:
     """The nodes that say that they consume it now."""
     answers = remote.broadcast(app, "active_queues", {}, seconds=seconds)
     return sorted(
@@ -125,7 +125,7 @@ def _tell(
     nodes: Sequence[str],
     who: str,
     why: str,
-    seconds: float,
+    seconds: float | None,
 ) -> Told:
     details = {"queue": name}
     with audit.recorded(what, name, who=who, why=why, details=details) as deed:

@@ -34,7 +34,7 @@ class Stopped:
 
 
 def stacks(
-    app: Any, task_id: str, *, node: str = "", seconds: float = remote.ANSWER_SECONDS
+    app: Any, task_id: str, *, node: str = "", seconds: float | None = None
 ) -> dict[str, Mapping[str, Any] | None]:
     """Where a task stands on each node that answered; ``None`` where it does not run.
 
@@ -58,7 +58,7 @@ def stop_task(
     *,
     who: str,
     why: str,
-    seconds: float = remote.ANSWER_SECONDS,
+    seconds: float | None = None,
 ) -> Stopped:
     """End a running task as Celery does: revoked, its process ended by ``SIGTERM``.
 

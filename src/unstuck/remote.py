@@ -40,16 +40,16 @@ def broadcast(
     *,
     nodes: Sequence[str] | None = None,
     enough: int | None = None,
-    seconds: float = ANSWER_SECONDS,
+    seconds: float | None = None,
     heard: Callable[[Mapping[str, Any]], object] | None = None,
     begins: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """What each node answered, of all or of those named; who was silent is not in it.
 
-    The time is over so long after the last answer, or with so many as are ``enough``;
-    ``heard`` is called with each as it comes. Raises ``BrokerUnreachable``. Before
-    ``begins`` is called nobody was told anything; after it all may have been, whatever
-    is raised.
+    The time is over so long (``ANSWER_SECONDS``) after the last answer, or with so many
+    as are ``enough``; ``heard`` is called with each as it comes. Raises
+    ``BrokerUnreachable``. Before ``begins`` is called nobody was told anything; after it
+    all may have been, whatever is raised.
     """
     with broker_errors(app), asking(app) as connection:
         begins()
@@ -59,7 +59,7 @@ def broadcast(
             destination=nodes,
             connection=connection,
             reply=True,
-            timeout=seconds,
+            timeout=ANSWER_SECONDS if seconds is None else seconds,
             limit=enough,
             callback=heard,
         )
@@ -78,13 +78,11 @@ def ask_all(
     It is over once so many have answered as were expected. Raises ``BrokerUnreachable``.
     """
     enough = len(expected) or None
-    answers = broadcast(app, command, arguments, enough=enough, seconds=ANSWER_SECONDS)
+    answers = broadcast(app, command, arguments, enough=enough)
     missing = sorted(set(expected) - answers.keys())
     if enough and missing and len(answers) >= enough:
         # Others were faster, of which nobody knew.
-        answers |= broadcast(
-            app, command, arguments, nodes=missing, seconds=ANSWER_SECONDS
-        )
+        answers |= broadcast(app, command, arguments, nodes=missing)
     return answers, [node for node in missing if node not in answers]
 
 
