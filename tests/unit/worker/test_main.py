@@ -9,6 +9,7 @@ import pytest
 from unstuck import Celery
 
 
+@pytest.mark.django_db  # Celery runs Django's checks, which may ask what SQLite can do.
 @pytest.mark.filterwarnings("ignore::celery.exceptions.SecurityWarning")
 def test_a_misspelt_setting_is_told_in_a_line(app: Celery, settings: Any) -> None:
     """With what was meant, on each broker; Redis Streams asks for settings first."""

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from django.core.mail import get_connection, send_mail
+from django.core import mail
 from django.core.serializers.json import DjangoJSONEncoder
 from django.utils.module_loading import import_string
 
@@ -17,8 +17,8 @@ ANSWER_SECONDS = 5.0
 """So long a server may say nothing."""
 
 MAIL_SECONDS = 15.0
-"""So long a server of mail may, where ``EMAIL_TIMEOUT`` does not say it: some greet late
-on purpose."""
+"""So long a server of mail may, where the settings do not say it: some greet late on
+purpose."""
 
 SUBJECT_LENGTH = 150
 
@@ -53,14 +53,16 @@ def _post(url: str, message: Message) -> None:
 
 def _mail(addresses: list[str], message: Message) -> None:
     subject = " ".join(message["title"].split())[:SUBJECT_LENGTH]
-    connection: Any = get_connection()
-    if getattr(connection, "timeout", MAIL_SECONDS) is None:
+    mailer = _mailer()
+    if getattr(mailer, "timeout", MAIL_SECONDS) is None:
         # Django's default is to wait for ever.
-        connection.timeout = MAIL_SECONDS
-    send_mail(
-        f"[unstuck] {subject}",
-        message["text"],
-        None,
-        addresses,
-        connection=connection,
-    )
+        mailer.timeout = MAIL_SECONDS
+    text = mail.EmailMessage(f"[unstuck] {subject}", message["text"], None, addresses)
+    mailer.send_messages([text])
+
+
+def _mailer() -> Any:
+    """What sends mail for this project: the default one of Django 6.1, which knows the
+    settings of before as well; there ``get_connection()`` is deprecated."""
+    mailers: Any = getattr(mail, "mailers", None)
+    return mail.get_connection() if mailers is None else mailers.default
