@@ -177,6 +177,8 @@ class Worker(celery_worker.Worker):
         self._name_ourselves(supervisor.main.starts)
         if self.hub:
             self.hub.reset()
+        else:
+            _let_start_here(self.timer)
         state: Any = self._persistence  # type: ignore[has-type] # set by Celery
         if state:
             self._persistence = state = Persistent(
@@ -249,6 +251,11 @@ def _refuse_unknown_settings() -> None:
     except SettingsError as error:
         text = f"The worker does not start with these settings:\n{error}"
         raise SystemExit(text) from None
+
+
+def _let_start_here(thread: threading.Thread) -> None:
+    """A thread that was made before a fork: Python 3.13.0 takes it for one that ran."""
+    threading.Thread.__init__(thread, name=thread.name, daemon=thread.daemon)
 
 
 def _module_of(thread: threading.Thread) -> str:
