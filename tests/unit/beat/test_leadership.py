@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit import dead
 from unstuck import Celery
 from unstuck.beat import leadership
 from unstuck.beat.leadership import Alone, Elected, leadership_of, name_for
@@ -78,11 +79,8 @@ def test_without_a_place_for_locks_one_beat_sends(
             name for name in settings.INSTALLED_APPS if name != "unstuck"
         ]
     backends.use(None)
-    app = Celery("shop", broker="memory://")
-    try:
+    with dead.celery_app() as app:
         found = leadership_of(name_for(app))
-    finally:
-        app.close()
 
     assert isinstance(found, Alone)
     assert "run one beat only" in caplog.text
