@@ -42,9 +42,17 @@ def processes(log: io.StringIO, tmp_path: Path) -> Processes:
 
 @pytest.fixture
 def left() -> Callable[[], set[int]]:
-    """The processes below us that were not there before the test."""
-    before = set(tether.descendants(os.getpid()))
-    return lambda: set(tether.descendants(os.getpid())) - before
+    """The processes below us that were not there before the test.
+
+    Servers of other tests are not of it: PostgreSQL forks workers when it likes.
+    """
+    others = set(tether.descendants(os.getpid()))
+
+    def now() -> set[int]:
+        found = set(tether.descendants(os.getpid()))
+        return found.difference(others, *map(tether.descendants, others))
+
+    return now
 
 
 def _shell(script: str) -> list[str]:
