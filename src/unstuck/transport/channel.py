@@ -23,22 +23,16 @@ from redis.retry import Retry
 
 from unstuck.fields import Fields
 from unstuck.transport import scripts
+from unstuck.transport.broadcasts import ANSWER_SECONDS, BroadcastsChannel
 from unstuck.transport.desk import ack_commands, tag_of
 from unstuck.transport.keys import GROUP, queue_of
 from unstuck.transport.message import Message, message_in
 from unstuck.transport.qos import QoS
-from unstuck.transport.queues import QueuesChannel
 from unstuck.transport.steward import Service
 
 logger = logging.getLogger(__name__)
 
 BLOCK_SECONDS = 1.0
-ANSWER_SECONDS = 4.0
-"""An answer that is so late will not come: the other side of the connection is gone."""
-
-PING_SECONDS = 2.0
-"""How long nothing need be heard on the connection that broadcasts come by."""
-
 PAUSE_SECONDS = 1.0
 """After an answer that says that the server cannot do it now."""
 
@@ -49,7 +43,7 @@ RESTORE_AT_ONCE = 1000
 _Entry = tuple[str, str, list[bytes]]
 
 
-class Channel(QueuesChannel):
+class Channel(BroadcastsChannel):
     """A channel whose messages stay ours when its connection is lost."""
 
     Message = Message
@@ -64,9 +58,6 @@ class Channel(QueuesChannel):
         self._polled: set[str] = set()
         self._has_steward = False
         self._not_before = 0.0
-        self._heard_at = time.monotonic()
-        """When anything came by the connection for broadcasts."""
-
         self._hungry = True
         """Whether the last read has found as many messages as it asked for."""
 
@@ -316,25 +307,6 @@ class Channel(QueuesChannel):
             logger.warning("The server does not answer; connecting anew")
             self._lost_connection()
 
-    def listen_for_life(self) -> None:
-        """Ask a connection that is silent by nature, and drop it if it does not answer."""
-        subclient, now = self.subclient, time.monotonic()
-        if not self._in_listen or now < self._heard_at + PING_SECONDS:
-            return
-        if not subclient.health_check_response_counter:
-            ping = subclient.HEALTH_CHECK_MESSAGE
-            subclient.connection.send_command("PING", ping, check_health=False)
-            subclient.health_check_response_counter += 1
-        elif now > self._heard_at + PING_SECONDS + ANSWER_SECONDS:
-            logger.warning("No broadcasts come by any more; connecting anew")
-            self._drop_broadcasts()
-
-    def _drop_broadcasts(self) -> None:
-        self._in_listen = None
-        self._heard_at = time.monotonic()
-        self.subclient.health_check_response_counter = 0
-        self.subclient.connection.disconnect()
-
     def _deliver_all(self, entries: Sequence[_Entry], reading: _Reading) -> None:
         """Hand them to the consumers."""
         waiting = iter(entries)
@@ -366,19 +338,6 @@ class Channel(QueuesChannel):
     def _refuse(self, tag: str) -> None:
         if self.desk.reserve(tag):
             self.desk.give_back(tag)
-
-    def _receive(self) -> bool:
-        """Fanout messages: connect anew when that connection was lost."""
-        self._heard_at = time.monotonic()
-        try:
-            return bool(super()._receive())
-        except self.connection_errors as error:
-            logger.info(
-                "The connection that broadcasts come by was lost: %(fields)s",
-                Fields(error=error),
-            )
-            self._drop_broadcasts()
-            raise Empty from None
 
     def _poll_error(self, kind: str, **options: Any) -> None:
         self.handlers[kind]()
