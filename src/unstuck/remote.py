@@ -46,8 +46,8 @@ def broadcast(
 ) -> dict[str, Any]:
     """What each node answered, of all or of those named; who was silent is not in it.
 
-    The time is over so long (``ANSWER_SECONDS``) after the last answer, or with so many
-    as are ``enough``; ``heard`` is called with each as it comes. Raises
+    The time is over ``seconds`` after the last answer (else ``ANSWER_SECONDS``), or with
+    so many as are ``enough``; ``heard`` is called with each as it comes. Raises
     ``BrokerUnreachable``. Before ``begins`` is called nobody was told anything; after it
     all may have been, whatever is raised.
     """

@@ -177,7 +177,7 @@ class Worker(celery_worker.Worker):
         self._name_ourselves(supervisor.main.starts)
         if self.hub:
             self.hub.reset()
-        else:
+        elif isinstance(self.timer, threading.Thread):
             _let_start_here(self.timer)
         state: Any = self._persistence  # type: ignore[has-type] # set by Celery
         if state:
